@@ -1,7 +1,7 @@
-"""Every bound of the protocol, named once, with its reason. The bounds of the runtime are in peernode/limits.py."""
+"""Every bound of the protocol, named once, with its reason (the runtime's are in peernode/limits.py)."""
 
 FRAME_BYTES_MAX = 1 << 20
-"""One frame on a link: large enough for the largest value four times over, small enough to buffer per peer."""
+"""One frame on a link: the largest value four times over, and still small enough to buffer per peer."""
 
 KEY_BYTES_MAX = 1024
 """A key is an index term, not a document."""
@@ -24,8 +24,8 @@ ADDRESS_CHARS_MAX = 255
 MEMBERS_MAX = 4096
 """A full table of signed records: about 8 MiB."""
 
-ORIGINS_MAX = 16 * 1024
-"""Entries of a version vector: members times the lineages that each of them ever had."""
+ORIGINS_MAX = 8 * 1024
+"""Entries of a version vector: members times the lineages that each ever had; 416 KiB on the wire."""
 
 CREDENTIAL_CERTIFICATES_MAX = 18
 """A path of 16 inviters, the leaf and the root."""
@@ -83,3 +83,6 @@ LINK_FRAMES_PER_S_MAX = 10_000
 
 LINK_FRAMES_BURST_MAX = 20_000
 """What a link may send at once after a quiet spell."""
+
+WALK_REPLACED_MAX = 100_000
+"""Keys overwritten while one sync session reads past them; beyond that the session begins anew."""

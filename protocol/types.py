@@ -46,3 +46,7 @@ class Keys(Protocol):
 def node_text(node_id: bytes) -> str:
     """A node id for people: 52 characters of base32 in lower case."""
     return b32encode(node_id).decode().rstrip("=").lower()
+
+
+class Payload(msgspec.Struct, frozen=True, array_like=True):
+    """Base of all message payloads: a msgpack array; unknown fields at its end are ignored and relayed."""

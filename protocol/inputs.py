@@ -1,0 +1,146 @@
+"""What can happen to a node: the closed union `Event`, and how its answers to local requests look.
+
+`ref` is whatever the runtime wants to find again in the `Reply`; the node never looks into it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from .effects import DialOutcome, Entry
+from .errors import Fault
+from .types import CommitNumber, LinkId, NodeId
+from .wire.hello import Established
+
+
+class Start(msgspec.Struct, frozen=True):
+    """The listener is open: begin to dial. `seeds` are addresses, host:port."""
+
+    seeds: tuple[str, ...] = ()
+
+
+class Tick(msgspec.Struct, frozen=True, gc=False):
+    """The deadline has come."""
+
+
+class LinkUp(msgspec.Struct, frozen=True):
+    """A handshake was completed. `dialled`: the address that we dialled; None: the peer dialled us."""
+
+    link: LinkId
+    established: Established
+    dialled: str | None
+    seed: bool = False  # the dial was to an address, not to a known member
+
+
+class LinkDown(msgspec.Struct, frozen=True):
+    """A link ended that we did not cut. `fault`: what the peer gave as the reason, if it did."""
+
+    link: LinkId
+    why: str
+    fault: Fault | None = None
+
+
+class Probed(msgspec.Struct, frozen=True):
+    """A probe was answered."""
+
+    address: str
+    node: NodeId
+    run: int
+
+
+class DialFailed(msgspec.Struct, frozen=True):
+    address: str
+    node: NodeId | None
+    outcome: DialOutcome
+    detail: str
+
+
+class Received(msgspec.Struct, frozen=True):
+    """Envelopes from one link, in order, as they came."""
+
+    link: LinkId
+    envelopes: tuple[bytes, ...]
+
+
+class Durable(msgspec.Struct, frozen=True, gc=False):
+    """Every `Stage` up to this number is stored for good."""
+
+    number: CommitNumber
+
+
+class PersistFailed(msgspec.Struct, frozen=True):
+    """No `Stage` that is not yet durable was stored, nor will be."""
+
+    why: str
+
+
+class Put(msgspec.Struct, frozen=True):
+    """Answered by `Written` or `Refused`. `if_version` and `if_absent` are judged by this node alone."""
+
+    ref: object
+    keyspace: str
+    key: bytes
+    value: bytes
+    ttl_ms: int | None = None
+    if_version: str | None = None
+    if_absent: bool = False
+
+
+class Delete(msgspec.Struct, frozen=True):
+    """Answered by `Written`, `Nothing` or `Refused`."""
+
+    ref: object
+    keyspace: str
+    key: bytes
+    if_version: str | None = None
+
+
+class Barrier(msgspec.Struct, frozen=True):
+    """Answered by `Settled` once everything staged by now is durable or has failed."""
+
+    ref: object
+
+
+class Join(msgspec.Struct, frozen=True):
+    """More addresses to try."""
+
+    seeds: tuple[str, ...]
+
+
+class Leave(msgspec.Struct, frozen=True):
+    """Hand over what peers lack (for `handover_s` at most), say goodbye, then `Farewell`."""
+
+    handover_s: float
+    goodbye_s: float
+
+
+class Written(msgspec.Struct, frozen=True):
+    """The write is durable here."""
+
+    entry: Entry
+
+
+class Nothing(msgspec.Struct, frozen=True):
+    """There was nothing to delete."""
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """The barrier is passed."""
+
+
+Event = (
+    Start
+    | Tick
+    | LinkUp
+    | LinkDown
+    | Probed
+    | DialFailed
+    | Received
+    | Durable
+    | PersistFailed
+    | Put
+    | Delete
+    | Barrier
+    | Join
+    | Leave
+)

@@ -1,0 +1,161 @@
+"""Links and dials: to whom this node talks, whom it dials next, and which of two links stays.
+
+One link a pair. Both ends may dial; the higher id waits a little so that mostly only one does. When two
+links come up all the same, both ends keep the one that the lower id dialled. A link of a newer run, or one
+that takes the place of a silent one, or of one dialled by the same end (which would not have dialled had it
+still been up there), wins at once.
+
+Dials back off exponentially with full jitter, and never end: seeds and dead members are tried for ever at a
+low rate, so that a healed network finds itself again.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+import msgspec
+
+from ..config import Config
+from ..effects import Dial
+from ..errors import Fault
+from ..turn import Turn
+from ..types import LinkId, NodeId
+
+
+class Idle(msgspec.Struct, frozen=True):
+    """No link; the next dial is due at `dial_s`."""
+
+    dial_s: float
+    attempts: int = 0
+
+
+class Dialling(msgspec.Struct, frozen=True):
+    attempts: int
+
+
+class Up(msgspec.Struct):
+    """A link, and what is measured on it."""
+
+    link: LinkId
+    run: int
+    address: str | None  # where we dialled; None: the peer dialled us
+    last_rx_s: float
+    stamp_ms: int = 0  # of its last heartbeat, to be echoed
+    stamp_at_s: float = 0.0
+    rtt_ms: float | None = None
+    lag_ms: int = 0
+
+
+Contact = Idle | Dialling | Up
+
+
+class Seed(msgspec.Struct):
+    """An address to try. `node`: who answered there last."""
+
+    contact: Idle | Dialling
+    node: NodeId | None = None
+
+
+class Contacts:
+    """`random` spreads dials in time."""
+
+    def __init__(self, config: Config, me: NodeId, random: Random) -> None:
+        self._config, self._me, self._random = config, me, random
+        self.by_node: dict[NodeId, Contact] = {}
+        self.by_link: dict[LinkId, NodeId] = {}
+        self.seeds: dict[str, Seed] = {}
+
+    def linked(self) -> list[tuple[NodeId, Up]]:
+        """Links that are up, in the order of ids."""
+        ups = [(node, contact) for node, contact in self.by_node.items() if isinstance(contact, Up)]
+        return sorted(ups, key=lambda pair: pair[0])
+
+    def up(self, node: NodeId) -> Up | None:
+        contact = self.by_node.get(node)
+        return contact if isinstance(contact, Up) else None
+
+    def links(self) -> list[LinkId]:
+        return [up.link for _, up in self.linked()]
+
+    @property
+    def deadline_s(self) -> float:
+        idle = [contact.dial_s for contact in self.by_node.values() if isinstance(contact, Idle)]
+        for seed in self.seeds.values():
+            if isinstance(seed.contact, Idle) and not self._is_up(seed.node):
+                idle.append(seed.contact.dial_s)
+        return min(idle, default=float("inf"))
+
+    def add_seed(self, address: str, now_s: float) -> None:
+        self.seeds.setdefault(address, Seed(Idle(now_s)))
+
+    def know(self, node: NodeId, now_s: float, *, at_once: bool = False) -> None:
+        """Dial this member if there is no link to it; the higher id leaves the lower one time to."""
+        contact = self.by_node.get(node)
+        due_s = now_s if at_once or self._me < node else now_s + self._config.yield_dial_s
+        if contact is None or (isinstance(contact, Idle) and contact.dial_s > due_s):
+            self.by_node[node] = Idle(due_s)
+
+    def link_up(self, turn: Turn, link: LinkId, node: NodeId, run: int, dialled: str | None) -> bool:
+        """Whether this link is now the one to `node`; the other one, if there is one, is cut."""
+        new = Up(link, run, dialled, turn.now.mono_s)
+        old = self.up(node)
+        if old is not None and not self._replaces(new, old, node):
+            turn.cut(link, Fault.DUPLICATE, "there is a link already")
+            return False
+        if old is not None:
+            del self.by_link[old.link]
+            turn.cut(old.link, Fault.DUPLICATE, "another link takes its place")
+        self.by_node[node] = new
+        self.by_link[link] = node
+        return True
+
+    def link_down(self, link: LinkId, now_s: float, delay_s: float) -> NodeId | None:
+        """The node that this was the link to, if it was the current one."""
+        node = self.by_link.pop(link, None)
+        if node is not None:
+            self.by_node[node] = Idle(now_s + delay_s)
+        return node
+
+    def dial_failed(self, node: NodeId, now_s: float, *, seldom: bool) -> None:
+        contact = self.by_node.get(node)
+        if isinstance(contact, Dialling):
+            self.by_node[node] = Idle(now_s + self._pause_s(contact.attempts, seldom), contact.attempts + 1)
+
+    def seed_answered(self, address: str, node: NodeId | None, now_s: float) -> None:
+        """Somebody is at a seed's address (or, with None, nobody is)."""
+        seed = self.seeds.get(address)
+        if seed is None:
+            return
+        attempts = seed.contact.attempts if node is None else 0
+        seed.node = node or seed.node
+        seed.contact = Idle(now_s + self._pause_s(attempts, seldom=False), attempts + 1)
+
+    def dial_due(self, turn: Turn, addresses: dict[NodeId, str]) -> None:
+        """Dial every member and seed whose time has come."""
+        now_s = turn.now.mono_s
+        for node, contact in sorted(self.by_node.items()):
+            if isinstance(contact, Idle) and contact.dial_s <= now_s and node in addresses:
+                self.by_node[node] = Dialling(contact.attempts)
+                turn.do(Dial(addresses[node], node))
+        for address, seed in self.seeds.items():
+            if isinstance(seed.contact, Idle) and seed.contact.dial_s <= now_s and not self._is_up(seed.node):
+                seed.contact = Dialling(seed.contact.attempts)
+                turn.do(Dial(address, None))
+
+    def _is_up(self, node: NodeId | None) -> bool:
+        return node is not None and isinstance(self.by_node.get(node), Up)
+
+    def _replaces(self, new: Up, old: Up, node: NodeId) -> bool:
+        if new.run != old.run:
+            return new.run > old.run
+        silent = new.last_rx_s - old.last_rx_s > self._config.silence_s
+        mine_newly, mine_before = new.address is not None, old.address is not None
+        by_lower_id = mine_newly == (self._me < node)
+        return silent or by_lower_id or mine_newly == mine_before
+
+    def _pause_s(self, attempts: int, seldom: bool) -> float:
+        config = self._config
+        if seldom:
+            return config.redial_dead_s * self._random.uniform(0.75, 1.25)
+        bound_s = min(config.redial_max_s, config.redial_min_s * 2 ** min(attempts + 1, 16))
+        return self._random.uniform(config.redial_min_s / 2, bound_s)

@@ -1,0 +1,91 @@
+"""The member table: for each other node its newest record and its state as seen from here.
+
+States and what leads to them, as long as each node judges by its own evidence:
+
+    alive    a link is up and bytes come, or a newer record was heard
+    suspect  the link broke, or no byte came for `silence_s`, or it was never reached from here
+    dead     the link broke AND its address, where we had reached this very run before, refuses connections
+    left     it said so itself, signed
+
+Silence alone never makes anybody dead. A dead or left member is alive again when a link to it comes up or
+a record of a newer run arrives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from hashlib import blake2b
+
+import msgspec
+
+from ..limits import MEMBERS_MAX
+from ..types import NodeId
+from ..wire.envelope import read_header
+from ..wire.frames import HEADER
+from .record import MemberRecord
+
+
+class State(StrEnum):
+    ALIVE = "alive"
+    SUSPECT = "suspect"
+    DEAD = "dead"
+    LEFT = "left"
+
+
+class Member(msgspec.Struct):
+    """One row of the table."""
+
+    node: NodeId
+    run: int
+    incarnation: int
+    record: MemberRecord
+    frame: bytes  # the record's envelope, to be handed on as it is
+    state: State
+    why: str
+    since_ms: int
+    reached: tuple[int, str] | None = None  # the run that answered us, and the address where it did
+    probed: tuple[int, str] | None = None  # the same, where we dialled back to find out
+
+    @property
+    def order(self) -> tuple[int, int]:
+        return (self.run, self.incarnation)
+
+
+def encode_member(member: Member) -> bytes:
+    """What is stored of a member; `decode_member` reads it."""
+    return msgspec.msgpack.encode((member.frame, member.state, member.why, member.since_ms))
+
+
+def decode_member(stored: bytes) -> Member:
+    """A member as the last run knew it. Nobody was reached in this run yet, so nobody is alive for sure."""
+    frame, state, why, since_ms = msgspec.msgpack.decode(stored, type=tuple[bytes, State, str, int])
+    header = read_header(frame[HEADER.size :]).header
+    record = _records.decode(header.payload)
+    if state is State.ALIVE:
+        state, why = State.SUSPECT, "not reached since this node started"
+    return Member(NodeId(header.origin), header.run, header.seq, record, frame, state, why, since_ms)
+
+
+_records = msgspec.msgpack.Decoder(MemberRecord)
+
+
+class Table:
+    """All members but this node itself; `own` tells its id, run and incarnation for the digest."""
+
+    def __init__(self, own: Callable[[], tuple[NodeId, int, int]]) -> None:
+        self.members: dict[NodeId, Member] = {}
+        self._own = own
+        self.digest = b""
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.members) >= MEMBERS_MAX
+
+    def note_change(self) -> None:
+        """Compute the digest anew: equal on two nodes iff both know the same records."""
+        orders = [(member.node, *member.order) for member in self.members.values()]
+        hashed = blake2b(digest_size=16, person=b"pn/members")
+        for node, run, incarnation in sorted([*orders, self._own()]):
+            hashed.update(node + run.to_bytes(8, "big") + incarnation.to_bytes(8, "big"))
+        self.digest = hashed.digest()

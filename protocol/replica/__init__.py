@@ -1,0 +1,1 @@
+"""The replicated store: entries, last-write-wins merge, batches of new entries, delta sync."""

@@ -1,0 +1,1 @@
+"""Bytes to messages and back: frames, codec, signed envelope, message registry, HELLO (see ../README.md)."""
