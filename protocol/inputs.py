@@ -9,6 +9,7 @@ import msgspec
 
 from .effects import DialOutcome, Entry
 from .errors import Fault
+from .identity.tickets import JoinRequest
 from .types import CommitNumber, LinkId, NodeId
 from .wire.hello import Established
 
@@ -114,6 +115,32 @@ class Leave(msgspec.Struct, frozen=True):
     goodbye_s: float
 
 
+class CreateTicket(msgspec.Struct, frozen=True):
+    """Answered by (Ticket, expires_ms) or `Refused`. `addresses`: where this node answers, beside its own."""
+
+    ref: object
+    ticket_id: bytes
+    secret: bytes
+    ttl_ms: int
+    uses: int
+    addresses: tuple[str, ...] = ()
+
+
+class RevokeTicket(msgspec.Struct, frozen=True):
+    """Answered by the id or `Refused`."""
+
+    ref: object
+    ticket_id: bytes
+
+
+class Redeem(msgspec.Struct, frozen=True):
+    """A joiner's request, over our nonce. Answered by `JoinGranted` or `Refused`."""
+
+    ref: object
+    request: JoinRequest
+    nonce: bytes
+
+
 class Written(msgspec.Struct, frozen=True):
     """The write is durable here."""
 
@@ -143,4 +170,7 @@ Event = (
     | Barrier
     | Join
     | Leave
+    | CreateTicket
+    | RevokeTicket
+    | Redeem
 )

@@ -21,6 +21,7 @@ from .effects import Effect, Entry, Send, Stage
 from .errors import Fault, Refused, RemoteFault
 from .inputs import (
     Barrier,
+    CreateTicket,
     Delete,
     DialFailed,
     Durable,
@@ -34,6 +35,8 @@ from .inputs import (
     Probed,
     Put,
     Received,
+    Redeem,
+    RevokeTicket,
     Settled,
     Start,
     Tick,
@@ -48,6 +51,7 @@ from .limits import (
     VALUE_BYTES_MAX,
 )
 from .membership import record
+from .membership.invitations import TICKET_RECORD, Invitations
 from .membership.membership import MEMBER_RECORD, Membership
 from .membership.record import Goodbye, Heartbeat, MemberRecord
 from .membership.table import decode_member
@@ -112,8 +116,11 @@ class Node:
         self.sync = Sync(config, self.replica, store)
         known = [decode_member(stored) for stored in store.records(MEMBER_RECORD).values()]
         self.membership = Membership(config, keys, identity.run, now.wall_ms, random, known)
+        self.invitations = Invitations(config, keys, store.records(TICKET_RECORD))
         self.refused: Counter[Fault] = Counter()
         """How often a link was cut, by reason."""
+        self.store_failed = ""
+        """Why the last commit failed; empty once one has succeeded since."""
         self.lag_ms = 0
         """How late the runtime was lately, told in heartbeats."""
         self._links: dict[LinkId, Link] = {}
@@ -138,6 +145,9 @@ class Node:
             Barrier: self._on_barrier,
             Join: self._on_join,
             Leave: self._on_leave,
+            CreateTicket: self.invitations.create,
+            RevokeTicket: self.invitations.revoke,
+            Redeem: self.invitations.redeem,
         }
         self._messages: dict[type[Payload], Callable[[Turn, Link, Unopened, Any], None]] = {
             MemberRecord: self._on_record,
@@ -148,6 +158,10 @@ class Node:
             Chunk: lambda turn, link, _, chunk: self.sync.on_chunk(turn, link.id, chunk),
             More: lambda turn, link, _, more: self.sync.on_more(turn, link.id, more),
         }
+
+    @property
+    def is_leaving(self) -> bool:
+        return self._leaving is not None
 
     @property
     def deadline_s(self) -> float:
@@ -231,6 +245,7 @@ class Node:
 
     def _on_durable(self, turn: Turn, event: Durable) -> None:
         self._settled = event.number
+        self.store_failed = ""
         own, heads = self.replica.committed(event.number)
         for batch in self.replica.batches(own):
             turn.say(self.membership.contacts.links(), batch)
@@ -241,6 +256,7 @@ class Node:
 
     def _on_persist_failed(self, turn: Turn, event: PersistFailed) -> None:
         self._settled = self._staged
+        self.store_failed = event.why
         self.replica.failed()
         self.membership.save_failed(turn.now)
         turn.log("store.failed", why=event.why)

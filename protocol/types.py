@@ -20,6 +20,13 @@ class Instant(msgspec.Struct, frozen=True, gc=False):
     wall_ms: int  # wall clock milliseconds since 1970: stamps of entries only
 
 
+class Grant(msgspec.Struct, frozen=True):
+    """What makes a node a member, in chains of certificates: leaf first, root last."""
+
+    chain: tuple[bytes, ...]  # shown to prove membership
+    issuing: tuple[bytes, ...]  # used to make further members
+
+
 class Keys(Protocol):
     """What a node can do with its own key and what it can check of others.
 
@@ -29,6 +36,7 @@ class Keys(Protocol):
 
     node_id: NodeId
     cluster_id: ClusterId
+    cluster_key: bytes
     credential: tuple[bytes, ...]
     """Proof that this node is a member, to be shown to nodes that never met it."""
 
@@ -38,8 +46,8 @@ class Keys(Protocol):
         """Whether `credential` proves that `node_id` is a member of this cluster."""
         ...
 
-    def issue(self, node_id: NodeId) -> tuple[bytes, ...]:
-        """The credential that makes `node_id` a member: the same bytes each time it is asked."""
+    def issue(self, node_id: NodeId) -> Grant:
+        """What makes `node_id` a member: the same bytes each time it is asked."""
         ...
 
 

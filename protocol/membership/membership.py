@@ -237,7 +237,7 @@ class Membership:
         restarted = run > member.run
         member.run, member.incarnation, member.record, member.frame = run, incarnation, record, frame
         if restarted and member.state is State.ALIVE:
-            turn.log("member.restarted", name=record.name, run=str(run))
+            turn.log("member.restarted", member=record.name, run=str(run))
             member.since_ms = turn.now.wall_ms
         self._set_state(turn, member, state, why)
         self._unsaved[origin] = None

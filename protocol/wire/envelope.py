@@ -26,7 +26,7 @@ class Header(msgspec.Struct, frozen=True, array_like=True):
 
     v: Annotated[int, msgspec.Meta(ge=1, le=255)]
     cluster_id: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
-    type: Annotated[int, msgspec.Meta(ge=0, lt=1 << 16)]
+    type: Annotated[int, msgspec.Meta(ge=0, le=(1 << 16) - 1)]
     origin: Id32
     run: Counter
     seq: Counter

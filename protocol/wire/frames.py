@@ -16,11 +16,12 @@ HEADER = Struct(">IB")
 
 
 class Kind(IntEnum):
-    """What a frame holds. The formats of HELLO and CLOSE are the same in all versions."""
+    """What a frame holds. The formats of HELLO and CLOSE are the same in all versions; JOIN is for joiners."""
 
     HELLO = 0
     ENVELOPE = 1
     CLOSE = 2
+    JOIN = 3
 
 
 def frame(kind: Kind, payload: bytes) -> bytes:
@@ -46,7 +47,7 @@ class Framer:
                 raise RemoteFault(
                     Fault.TOO_LARGE, f"a frame of {length} bytes; the limit is {FRAME_BYTES_MAX}"
                 )
-            if kind > Kind.CLOSE:
+            if kind > Kind.JOIN:
                 raise RemoteFault(Fault.MALFORMED, f"a frame of unknown kind {kind}")
             end = start + HEADER.size + length
             if len(self._buffer) < end:

@@ -1,0 +1,25 @@
+"""The Python client library: `connect_sync()` talks to a daemon on this machine.
+
+    with peernode.connect_sync() as node:
+        node.put("greeting", b"hello", ttl=30)
+        node.get("greeting").value
+
+It needs nothing but a socket and msgpack, so that a command line built on it starts fast.
+"""
+
+from .errors import Conflict, NoDaemon, NotAllowed, NotFound, PeernodeError, TimedOut
+from .finding import find_socket
+from .sync import Client, Item, connect_sync
+
+__all__ = [
+    "Client",
+    "Conflict",
+    "Item",
+    "NoDaemon",
+    "NotAllowed",
+    "NotFound",
+    "PeernodeError",
+    "TimedOut",
+    "connect_sync",
+    "find_socket",
+]

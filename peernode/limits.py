@@ -1,0 +1,67 @@
+"""Every bound of the runtime, named once, with its reason (those of the protocol are in protocol/limits.py)."""
+
+GROUP_ROWS_MAX = 512
+"""Rows of one transaction: more hold up the first one's acknowledgement."""
+
+GROUP_BYTES_MAX = 1 << 20
+"""Bytes of one transaction, for the same reason."""
+
+STAGED_MAX = 8192
+"""Commits waiting for the disk; beyond that writers are told `overloaded`."""
+
+CACHE_BYTES_MAX = 64 << 20
+"""Entries kept in memory above SQLite."""
+
+ENTRY_OVERHEAD_BYTES = 340
+"""What a cached entry takes beside its key and value (measured)."""
+
+LINK_QUEUE_BYTES_MAX = 4 << 20
+"""Bulk waiting for one peer; beyond that it is shed, and sync brings it later."""
+
+LINK_CONTROL_BYTES_MAX = 2 << 20
+"""Control messages waiting for one peer: one that does not even read these is cut off."""
+
+SEND_BYTES_MAX = 256 * 1024
+"""One write to a link: large enough to be cheap, small enough for control to overtake bulk."""
+
+RECEIVE_BYTES_MAX = 64 * 1024
+"""One read from a link or a client."""
+
+STRANGERS_MAX = 64
+"""Connections that have not proved who they are; one more ends the oldest that has said nothing."""
+
+HANDSHAKE_S = 5.0
+"""From the first byte of a connection to an established link."""
+
+CONNECT_S = 3.0
+"""A TCP connect that takes longer will not succeed on the networks that we are made for."""
+
+CLOSE_S = 1.0
+"""For the last words on a link."""
+
+JOIN_ATTEMPT_S = 5.0
+"""One whole join conversation."""
+
+CLIENT_REQUESTS_MAX = 1024
+"""Unanswered requests of one client; beyond that its socket is not read."""
+
+CLIENT_BYTES_MAX = 8 << 20
+"""Unread answers of one client, and requests in flight; beyond that its socket is not read."""
+
+CLIENTS_MAX = 1024
+"""Clients of the local socket at a time."""
+
+MESSAGE_BYTES_MAX = 1 << 20
+"""One request of a client."""
+
+FILES_RESERVED = 128
+"""File descriptors kept free for the store and the clients."""
+
+CLOSE_WAIT_S = 2.0
+"""How long a stopping daemon waits for acknowledgements of its goodbye."""
+
+HANDOVER_S = 10.0
+"""How long `leave` waits for peers to take over what only this node holds; a plain stop waits CLOSE_WAIT_S."""
+
+FIRST_SYNC_S = 2.0
+"""A node that was a member before does not wait longer for peers before it is ready."""

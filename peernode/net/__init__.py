@@ -1,0 +1,1 @@
+"""Links to other nodes: TLS, the listener, the dialler, one reader and one writer per link."""

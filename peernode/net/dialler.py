@@ -1,0 +1,83 @@
+"""One dial: resolve, connect, TLS, HELLO. What comes of it is told as one event, whatever happens."""
+
+from __future__ import annotations
+
+import socket
+
+import trio
+
+from protocol.effects import Dial, DialOutcome
+from protocol.errors import Fault, RemoteFault
+
+from ..limits import CONNECT_S
+
+STREAM_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+class DialError(Exception):
+    """Why there is no link, in one of the four ways that mean different things."""
+
+    def __init__(self, outcome: DialOutcome, detail: str) -> None:
+        super().__init__(detail)
+        self.outcome, self.detail = outcome, detail
+
+
+async def connect(address: str) -> trio.SocketStream:
+    """A TCP connection to host:port. Names are resolved anew each time. Raises DialError."""
+    host, port = split_address(address)
+    with trio.move_on_after(CONNECT_S):
+        try:
+            found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise DialError(DialOutcome.UNREACHABLE, f"{host} is not known: {error}") from None
+        return await _connect_first([(family, target) for family, _, _, _, target in found])
+    raise DialError(DialOutcome.UNREACHABLE, f"no answer within {CONNECT_S:.0f} s")
+
+
+async def _connect_first(targets: list[tuple[int, object]]) -> trio.SocketStream:
+    error: OSError | None = None
+    for family, target in targets:
+        sock = trio.socket.socket(family, socket.SOCK_STREAM)
+        try:
+            await sock.connect(target)
+            return trio.SocketStream(sock)
+        except OSError as failed:
+            sock.close()
+            error = error or failed
+        except BaseException:
+            sock.close()
+            raise
+    if isinstance(error, ConnectionRefusedError):
+        raise DialError(DialOutcome.REFUSED, "connection refused")
+    raise DialError(DialOutcome.UNREACHABLE, str(error))
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """`host:port`, `[v6]:port` or a bare host with the default port. Raises ValueError with what to write."""
+    host, colon, port = address.rpartition(":")
+    if not colon or (host.count(":") > 1 and not host.startswith("[")):
+        host, port = address, str(DEFAULT_PORT)
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{address!r} is no address; write host:port, such as 10.0.0.5:{DEFAULT_PORT}")
+    return host, int(port)
+
+
+def join_address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+DEFAULT_PORT = 7755
+
+
+def outcome_of(fault: RemoteFault) -> DialOutcome:
+    """What a refused handshake says about the address that was dialled."""
+    if fault.fault is Fault.SELF:
+        return DialOutcome.SELF
+    return DialOutcome.FAULT
+
+
+def check_target(dial: Dial, peer: bytes) -> None:
+    """Raises RemoteFault when somebody else answers at a member's address."""
+    if dial.node is not None and dial.node != peer:
+        raise RemoteFault(Fault.WRONG_PEER, f"another member answers at {dial.address}")

@@ -1,0 +1,1 @@
+"""The durable store: SQLite, one writer, group commit (see ../README.md)."""
