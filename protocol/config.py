@@ -29,6 +29,8 @@ class Config(msgspec.Struct, frozen=True):
     """Jittered exponential back-off towards members that should be alive."""
     redial_dead_s: float = 2.0
     """Dead members and silent seeds are dialled for ever, so that a split heals by itself."""
+    reprobe_s: float = 5.0
+    """A linked member whose address did not answer a probe is probed again this often."""
     yield_dial_s: float = 0.5
     """The higher id lets the lower one dial first: one handshake a pair, not two."""
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
-from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -69,6 +68,9 @@ from .wire.fields import Head
 from .wire.frames import Kind, frame
 from .wire.hello import Established
 from .wire.registry import Registry, Stream
+
+if TYPE_CHECKING:
+    from random import Random
 
 
 def build_registry() -> Registry:

@@ -55,6 +55,7 @@ def own_view(api: Api) -> dict[str, object]:
         "tags": dict(config.tags),
         "roles": [],
         "version": config.software,
+        "reached": True,
         "self": True,
     }
 
@@ -73,6 +74,7 @@ def member_view(api: Api, member: Member) -> dict[str, object]:
         "tags": dict(member.record.tags),
         "roles": [],
         "version": member.record.software,
+        "reached": member.reached is not None,
         "self": False,
     }
 

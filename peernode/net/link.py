@@ -7,6 +7,7 @@ node cuts it: then the last frame is CLOSE with the reason, written within `CLOS
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 
 import trio
@@ -116,4 +117,6 @@ class Link:
 
 def _cause(error: BaseException) -> str:
     cause = error.__cause__ or error
+    if isinstance(cause, ssl.SSLEOFError):
+        return "the connection ended without a goodbye"
     return f"the connection broke: {cause}"

@@ -11,7 +11,7 @@ low rate, so that a healed network finds itself again.
 
 from __future__ import annotations
 
-from random import Random
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,6 +20,9 @@ from ..effects import Dial
 from ..errors import Fault
 from ..turn import Turn
 from ..types import LinkId, NodeId
+
+if TYPE_CHECKING:
+    from random import Random
 
 
 class Idle(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ late tick it credits the peers with the time that it lost.
 
 from __future__ import annotations
 
-from random import Random
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -24,6 +24,9 @@ from ..wire.fields import Head
 from .contacts import Contacts, Up
 from .record import Goodbye, Heartbeat, MemberRecord, own_record
 from .table import Member, State, Table, encode_member
+
+if TYPE_CHECKING:
+    from random import Random
 
 MEMBER_RECORD = "member"
 
@@ -167,6 +170,8 @@ class Membership:
         for prefix, stamp_ms, held_ms in beat.echoes:
             if prefix == self._keys.node_id[:8]:
                 up.rtt_ms = max(0.0, now_s * 1000 - stamp_ms - held_ms)
+        if node in self.table.members:
+            self._probe(turn, self.table.members[node])
         if beat.table == self.table.digest:
             self._resend_after_s.pop(link, None)
         elif now_s >= self._resend_after_s.setdefault(link, now_s + self._config.record_resend_s):
@@ -235,6 +240,8 @@ class Membership:
             member = Member(origin, run, incarnation, record, frame, State.SUSPECT, "", 0)
             self.table.members[origin] = member
         restarted = run > member.run
+        if restarted or record.address != member.record.address:
+            member.probe_s = 0.0
         member.run, member.incarnation, member.record, member.frame = run, incarnation, record, frame
         if restarted and member.state is State.ALIVE:
             turn.log("member.restarted", member=record.name, run=str(run))
@@ -252,8 +259,9 @@ class Membership:
         """Dial its address once to see that it answers there: only then a later refusal means anything."""
         up = self.contacts.up(member.node)
         place = (member.run, member.record.address)
-        if up is not None and up.run == member.run and place not in (member.reached, member.probed):
-            member.probed = place
+        is_due = turn.now.mono_s >= member.probe_s
+        if up is not None and up.run == member.run and member.reached != place and is_due:
+            member.probe_s = turn.now.mono_s + self._config.reprobe_s
             turn.do(Dial(member.record.address, member.node, probe=True))
 
     def _note_reached(self, member: Member, run: int, address: str | None) -> None:

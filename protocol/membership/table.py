@@ -45,7 +45,7 @@ class Member(msgspec.Struct):
     why: str
     since_ms: int
     reached: tuple[int, str] | None = None  # the run that answered us, and the address where it did
-    probed: tuple[int, str] | None = None  # the same, where we dialled back to find out
+    probe_s: float = 0.0  # no probe before this time
 
     @property
     def order(self) -> tuple[int, int]:

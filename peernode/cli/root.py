@@ -1,0 +1,136 @@
+"""The root command: five groups, global options in front of or behind a command, errors in the chosen format.
+
+stdout is data, stderr is talk. With JSON, stdout is one document and an error is one object on stderr. Every
+error becomes an exit code in one place: `main`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from ..client.errors import PeernodeError
+from .output import Output, tell_error
+
+GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "start": {
+        "run": ("daemon", "run a node in the foreground; it makes or joins a cluster"),
+        "init": ("daemon", "make a cluster in an empty folder without starting"),
+        "demo": ("demo", "see three nodes on this machine at work"),
+    },
+    "keys": {
+        "set": ("keys", "write a key"),
+        "get": ("keys", "read a key"),
+        "del": ("keys", "delete keys"),
+        "ls": ("keys", "list keys, in order"),
+        "kv": ("keys", "the same under one roof: put, get, del, ls"),
+    },
+    "cluster": {
+        "invite": ("cluster", "print the command that lets a machine join"),
+        "join": ("cluster", "dial more members"),
+        "leave": ("cluster", "hand over, say goodbye and stop"),
+        "members": ("cluster", "who is there, and in which state"),
+        "ticket": ("cluster", "tickets: create, list, revoke"),
+    },
+    "operate": {
+        "status": ("operate", "this node in one view"),
+        "health": ("operate", "exit 0 when all is well, 8 when not"),
+        "version": ("operate", "the version of this program"),
+    },
+}
+MODULES = {name: module for group in GROUPS.values() for name, (module, _) in group.items()}
+
+
+class Root(click.Group):
+    """Loads a command's module when the command is called."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(MODULES)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in MODULES:
+            return None
+        module = import_module(f"{__package__}.{MODULES[name]}")
+        command = module.COMMANDS[name]
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in MODULES and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], MODULES, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise click.UsageError(f"no command {args[0]!r}.{hint} peernode --help lists them.", context)
+        return super().resolve_command(context, args)
+
+    def format_help(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """24 lines: every command on one, in groups."""
+        write = formatter.write
+        write("peernode: a few machines as one cluster, with no leader and no server to run\n")
+        for group, commands in GROUPS.items():
+            for name, (_, about) in commands.items():
+                write(f"{group:>8}  {name:<8} {about}\n")
+                group = ""
+        write("\nOptions of every command: --node NAME, --socket PATH, --cluster NAME, --json,\n")
+        write("-o table|json|jsonl|raw, --timeout 5s, --quiet. Try: peernode demo\n")
+
+
+@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
+def root() -> None:
+    """The command line of peernode."""
+
+
+GLOBAL_VALUES = ("--socket", "--node", "--cluster", "--output", "-o", "--timeout")
+GLOBAL_FLAGS = ("--json", "--quiet", "-q")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    sys.exit(run(given))
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code; everything that a person or a program reads is written by then."""
+    arguments = globals_last(arguments)
+    output = Output.guess(arguments)
+    try:
+        result = root.main(arguments, prog_name="peernode", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except PeernodeError as error:
+        tell_error(output, error.code, error.message, error.hint)
+        return error.exit_code
+    except click.exceptions.Exit as stopped:
+        return stopped.exit_code
+    except click.ClickException as error:
+        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "peernode"
+        tell_error(output, "invalid", error.format_message(), f"see: {command} --help")
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def globals_last(arguments: list[str]) -> list[str]:
+    """Move options that stand in front of the command behind it, where every command takes them."""
+    front: list[str] = []
+    rest = list(arguments)
+    while rest and rest[0].startswith("-") and rest[0] not in ("-h", "--help"):
+        option = rest.pop(0)
+        if option.split("=")[0] not in (*GLOBAL_VALUES, *GLOBAL_FLAGS):
+            return arguments
+        front.append(option)
+        if option in GLOBAL_VALUES and rest:
+            front.append(rest.pop(0))
+    if not rest:
+        return arguments
+    nested = 2 if rest[0] in ("kv", "ticket") and len(rest) > 1 else 1
+    return [*rest[:nested], *front, *rest[nested:]]

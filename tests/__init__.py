@@ -1,0 +1,1 @@
+"""All tests; `bin/test` runs them."""
