@@ -24,7 +24,7 @@ class Config(msgspec.Struct, frozen=True):
     lag_credit_s: float = 0.1
     """When our own tick is later than this, the peers' silence is partly ours."""
 
-    redial_min_s: float = 0.1
+    redial_min_s: float = 0.05
     redial_max_s: float = 5.0
     """Jittered exponential back-off towards members that should be alive."""
     redial_dead_s: float = 2.0

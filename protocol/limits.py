@@ -63,6 +63,9 @@ TTL_MS_MAX = 100 * 365 * 24 * 3600 * 1000
 CLOSE_TEXT_CHARS_MAX = 500
 """Why a link is closed, in words for the other side's log."""
 
+SEEDS_MAX = 32
+"""Addresses that are dialled without knowing who is there."""
+
 TICKETS_MAX = 256
 """Live tickets of one issuer."""
 

@@ -16,7 +16,7 @@ import msgspec
 
 from .clock import HybridClock
 from .config import Config
-from .effects import Effect, Entry, Send, Stage
+from .effects import Effect, Entry, RecordRow, Send, Stage
 from .errors import Fault, Refused, RemoteFault
 from .inputs import (
     Barrier,
@@ -46,6 +46,7 @@ from .limits import (
     KEY_BYTES_MAX,
     LINK_FRAMES_BURST_MAX,
     LINK_FRAMES_PER_S_MAX,
+    SEEDS_MAX,
     TTL_MS_MAX,
     VALUE_BYTES_MAX,
 )
@@ -71,6 +72,9 @@ from .wire.registry import Registry, Stream
 
 if TYPE_CHECKING:
     from random import Random
+
+
+SEED_RECORD = "seed"
 
 
 def build_registry() -> Registry:
@@ -235,7 +239,8 @@ class Node:
 
     def _on_start(self, turn: Turn, event: Start) -> None:
         self.membership.start(turn.now)
-        self._on_join(turn, Join(event.seeds))
+        known = tuple(address.decode() for address in self._store.records(SEED_RECORD))
+        self._on_join(turn, Join((*event.seeds, *known)))
         self._on_tick(turn, Tick())
 
     def _on_tick(self, turn: Turn, _: Tick) -> None:
@@ -408,8 +413,12 @@ class Node:
         turn.reply_after_commit(barrier.ref, Settled())
 
     def _on_join(self, turn: Turn, join: Join) -> None:
+        """Seeds are stored: a node that is killed before it met anybody must find its cluster again."""
+        contacts = self.membership.contacts
         for address in join.seeds:
-            self.membership.contacts.add_seed(address, turn.now.mono_s)
+            if address not in contacts.seeds and len(contacts.seeds) < SEEDS_MAX:
+                contacts.add_seed(address, turn.now.mono_s)
+                turn.stage(RecordRow(SEED_RECORD, address.encode(), b""))
 
     def _on_leave(self, turn: Turn, leave: Leave) -> None:
         if self._leaving is None:

@@ -126,7 +126,8 @@ class Membership:
         member = self.table.members.get(node)
         if member is not None and self.contacts.up(node) is None:
             self._judge(turn, member, address, outcome, detail)
-        self.contacts.dial_failed(node, now_s, seldom=member is None or member.state is not State.ALIVE)
+        seldom = member is None or member.state in (State.DEAD, State.LEFT)
+        self.contacts.dial_failed(node, now_s, seldom=seldom)
 
     def seed_answered(self, turn: Turn, address: str, node: NodeId) -> None:
         self.contacts.seed_answered(address, node, turn.now.mono_s)

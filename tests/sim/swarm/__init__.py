@@ -1,0 +1,1 @@
+"""A discrete-event simulator of many pure nodes: see swarm.py."""

@@ -1,0 +1,120 @@
+"""What must hold: checked for the node that moved after every event, for all every thousand, and at quiet.
+
+Each check has a mutant in `test_mutants.py` that it catches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from protocol.effects import Entry
+from protocol.membership.table import State
+from protocol.replica.entry import DIGEST_MODULUS, item_hash
+from protocol.replica.store import Origin
+
+if TYPE_CHECKING:
+    from .swarm import Host
+
+Dot = tuple[bytes, int, int]
+
+
+class Violation(AssertionError):
+    """An invariant does not hold."""
+
+
+class Checks:
+    """Remembers what was promised."""
+
+    def __init__(self, hosts: dict[str, Host]) -> None:
+        self._hosts = hosts
+        self._dots: dict[Dot, Entry] = {}
+        self._acked: dict[Dot, Entry] = {}
+        self._last_hlc: dict[bytes, tuple[int, int]] = {}
+        self._vectors: dict[str, dict[Origin, int]] = {}
+
+    def stored(self, host: Host, entries: list[Entry]) -> None:
+        """Rows reached a disk: a dot names one entry for ever (S1), stamps of a node rise (H1)."""
+        for entry in entries:
+            dot = (entry.node, entry.lineage, entry.seq)
+            known = self._dots.setdefault(dot, entry)
+            require(known == entry, f"S1: the dot {dot[1:]} of {host.name} names two entries")
+            if entry.node == host.keys.node_id:
+                seq, hlc = self._last_hlc.get(entry.node, (0, 0))
+                require(
+                    (entry.seq > seq and entry.hlc > hlc) or entry.seq <= seq,
+                    f"H1: {host.name} stamped {entry.hlc} after {hlc}",
+                )
+                if entry.seq > seq:
+                    self._last_hlc[entry.node] = (entry.seq, entry.hlc)
+
+    def acknowledged(self, host: Host, entry: Entry) -> None:
+        """A client was told that its write is safe: it is on the acknowledging disk, or superseded there (D1)."""
+        self._acked[entry.node, entry.lineage, entry.seq] = entry
+        held = host.disk.get(entry.keyspace, entry.key)
+        require(
+            held is not None and held.version >= entry.version,
+            f"D1: {host.name} acknowledged seq {entry.seq} before it was durable",
+        )
+
+    def after(self, host: Host) -> None:
+        """One node moved: what it says of itself is durable (S2), and never goes back within a run (D2)."""
+        assert host.node is not None
+        vector, durable = host.node.replica.vector, host.disk.heads()
+        for origin, head in vector.items():
+            require(head <= durable.get(origin, 0), f"S2: {host.name} speaks of a head that is not durable")
+        before = self._vectors.get(f"{host.name}/{host.life}", {})
+        for origin, head in before.items():
+            require(vector.get(origin, 0) >= head, f"D2: a head of {host.name} went back")
+        self._vectors[f"{host.name}/{host.life}"] = dict(vector)
+
+    def in_full(self) -> None:
+        """Every covered entry is held or superseded, on every disk (S2)."""
+        for host in self._hosts.values():
+            heads = host.disk.heads()
+            for (node, lineage, seq), entry in self._dots.items():
+                if seq <= heads.get((entry.node, lineage), 0):
+                    held = host.disk.get(entry.keyspace, entry.key)
+                    require(
+                        held is not None and held.version >= entry.version,
+                        f"S2: {host.name} covers {node.hex()[:4]}:{seq} and does not hold it",
+                    )
+
+    def at_quiet(self, wall_ms_of: Callable[[Host], int]) -> None:
+        """After the faults: nothing acknowledged is missing, all are equal, all see all alive."""
+        self.in_full()
+        hosts = list(self._hosts.values())
+        first = hosts[0].disk.entries
+        for host in hosts:
+            require(host.disk.entries == first, f"S5: {host.name} differs from {hosts[0].name}")
+            for entry in self._acked.values():
+                held = host.disk.get(entry.keyspace, entry.key)
+                require(
+                    held is not None and held.version >= entry.version,
+                    f"I2: {host.name} lost the acknowledged seq {entry.seq}",
+                )
+            self._check_tally(host, wall_ms_of(host))
+            self._check_members(host)
+
+    def _check_tally(self, host: Host, wall_ms: int) -> None:
+        assert host.node is not None
+        tally = host.node.replica.tally
+        live = [entry for entry in host.disk.entries.values() if entry.live_at(tally.swept_ms)]
+        digest = sum(map(item_hash, live)) % DIGEST_MODULUS
+        require(tally.durable.keys == len(live), f"{host.name} counts {tally.durable.keys} keys of {len(live)}")
+        require(tally.durable.digest == digest, f"{host.name} has a wrong digest")
+
+    def _check_members(self, host: Host) -> None:
+        assert host.node is not None
+        members = host.node.membership.table.members.values()
+        require(len(members) == len(self._hosts) - 1, f"{host.name} knows {len(members)} members")
+        for member in members:
+            require(
+                member.state is State.ALIVE,
+                f"I9: {host.name} calls {member.record.name} {member.state} at quiet: {member.why}",
+            )
+
+
+def require(holds: bool, what: str) -> None:
+    if not holds:
+        raise Violation(what)

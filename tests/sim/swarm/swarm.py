@@ -1,0 +1,418 @@
+"""The swarm: many pure nodes in one discrete-event simulation, with faults, and invariants after every event.
+
+Virtual time only; one seeded Random decides everything; the same seed gives the same trace, in any process.
+Links are ordered streams with a delay; a blocked pair's bytes wait until it is healed (as TCP retransmits), a
+crash loses what the disk had not taken. What runs is `protocol.node.Node`, unchanged; mutants are broken
+variants of it that the checks must catch.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import count
+from random import Random
+from typing import Any
+
+from protocol.config import Config
+from protocol.effects import (
+    Dial,
+    DialOutcome,
+    Disconnect,
+    Effect,
+    Entry,
+    Farewell,
+    Reply,
+    Send,
+    Stage,
+)
+from protocol.errors import Fault
+from protocol.inputs import (
+    Delete,
+    DialFailed,
+    Durable,
+    Event,
+    LinkDown,
+    LinkUp,
+    Nothing,
+    PersistFailed,
+    Probed,
+    Put,
+    Received,
+    Start,
+    Tick,
+    Written,
+)
+from protocol.node import Identity, Node
+from protocol.types import Instant, LinkId, NodeId
+from protocol.wire.frames import HEADER
+from protocol.wire.hello import Established
+
+from .checks import Checks, Violation
+from .fakes import Authority, Disk, FakeKeys
+
+EPOCH_MS = 1_700_000_000_000
+NewNode = Callable[..., Node]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does: everything about it but the seed."""
+
+    nodes: int = 3
+    faults_s: float = 20.0
+    quiet_s: float = 30.0
+    writes_per_s: float = 20.0
+    keys: int = 25
+    crash_every_s: float = 3.0
+    cut_every_s: float = 4.0
+    link_loss_every_s: float = 3.0
+    full_every_s: float = 9.0
+    value_bytes: int = 12
+    skew_ms: int = 50
+
+
+@dataclass
+class Pipe:
+    """One link: an ordered stream each way."""
+
+    ends: tuple[tuple[str, LinkId], tuple[str, LinkId]]
+    free_at: dict[str, float] = field(default_factory=dict)
+    up: bool = True
+
+    def other(self, name: str) -> tuple[str, LinkId]:
+        return self.ends[1] if self.ends[0][0] == name else self.ends[0]
+
+
+class Host:
+    """A machine: its disk and clock stay, its node comes and goes. `life` counts its processes."""
+
+    def __init__(self, name: str, keys: FakeKeys, skew_ms: int) -> None:
+        self.name, self.keys, self.skew_ms = name, keys, skew_ms
+        self.address = f"{name}:1"
+        self.disk = Disk()
+        self.node: Node | None = None
+        self.life = 0
+        self.run = 0
+        self.lineage = 0
+        self.pipes: dict[LinkId, Pipe] = {}
+        self.staged: deque[Stage] = deque()
+        self.committing = False
+        self.full = False
+        self.tick_due = float("inf")
+        self.link_ids = count(1)
+
+
+class Swarm:
+    """One run. `run()` raises Violation; its text names the seed."""
+
+    def __init__(self, seed: int, plan: Plan | None = None, new_node: NewNode = Node) -> None:
+        self.seed, self.plan, self._new_node = seed, plan or Plan(), new_node
+        self.rng = Random(f"swarm {seed}")
+        self.now = 0.0
+        self.steps = 0
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = count()
+        self._trace = blake2b(digest_size=16)
+        authority = Authority(str(seed).encode())
+        names = [f"n{i + 1}" for i in range(self.plan.nodes)]
+        skews = [self.rng.randint(-self.plan.skew_ms, self.plan.skew_ms) for _ in names]
+        self.hosts = {
+            name: Host(name, FakeKeys(authority, name), skew) for name, skew in zip(names, skews, strict=True)
+        }
+        self.by_id = {host.keys.node_id: host for host in self.hosts.values()}
+        self.blocked: set[frozenset[str]] = set()
+        self.checks = Checks(self.hosts)
+        self.stats = {"acked": 0, "refused": 0, "crashes": 0, "cuts": 0}
+
+    def run(self) -> str:
+        """Safety under faults, then quiet; returns the trace hash."""
+        try:
+            self._play()
+        except (Violation, AssertionError) as broken:
+            raise Violation(f"{broken}\nreplay: bin/test tests/sim/swarm --swarm-seed {self.seed}") from broken
+        return self._trace.hexdigest()
+
+    def _play(self) -> None:
+        first, *rest = self.hosts.values()
+        self.boot(first)
+        for host in rest:
+            self.at(self.rng.uniform(0, 0.5), lambda h=host: self.boot(h, first.address))  # type: ignore[misc]
+        self._schedule_faults()
+        self._until(self.plan.faults_s)
+        self._calm()
+        self._until(self.plan.faults_s + self.plan.quiet_s)
+        self.checks.at_quiet(self.wall_ms_of)
+
+    # Time
+
+    def at(self, delay_s: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._heap, (self.now + delay_s, next(self._order), action))
+
+    def _until(self, end_s: float) -> None:
+        while self._heap and self._heap[0][0] <= end_s:
+            self.now, _, action = heapq.heappop(self._heap)
+            action()
+            self.steps += 1
+            if self.steps % 1000 == 0:
+                self.checks.in_full()
+        self.now = end_s
+
+    def instant(self, host: Host) -> Instant:
+        return Instant(self.now, self.wall_ms_of(host))
+
+    def wall_ms_of(self, host: Host) -> int:
+        return EPOCH_MS + host.skew_ms + int(self.now * 1000)
+
+    def note(self, *what: object) -> None:
+        self._trace.update(repr((round(self.now, 6), *what)).encode())
+
+    # Faults
+
+    def _schedule_faults(self) -> None:
+        plan = self.plan
+        for every_s, fault in (
+            (1 / plan.writes_per_s, self._client_request),
+            (plan.crash_every_s, self._crash_one),
+            (plan.cut_every_s, self._cut_one),
+            (plan.link_loss_every_s, self._lose_link),
+            (plan.full_every_s, self._fill_disk),
+        ):
+            self._repeat(every_s, fault)
+
+    def _repeat(self, every_s: float, fault: Callable[[], None]) -> None:
+        def again() -> None:
+            if self.now < self.plan.faults_s:
+                fault()
+                self.at(self.rng.expovariate(1 / every_s), again)
+
+        self.at(self.rng.expovariate(1 / every_s), again)
+
+    def _crash_one(self) -> None:
+        host = self.rng.choice(list(self.hosts.values()))
+        if host.node is not None:
+            self.crash(host)
+            self.at(self.rng.uniform(0.05, 3.0), lambda: self.boot(host))
+
+    def _cut_one(self) -> None:
+        pair = frozenset(self.rng.sample(sorted(self.hosts), 2))
+        self.stats["cuts"] += 1
+        self.note("cut", sorted(pair))
+        self.blocked.add(pair)
+        self.at(self.rng.uniform(0.2, 8.0), lambda: self._heal(pair))
+
+    def _heal(self, pair: frozenset[str]) -> None:
+        self.blocked.discard(pair)
+
+    def _lose_link(self) -> None:
+        pipes = sorted({id(p): p for h in self.hosts.values() for p in h.pipes.values()}.values(), key=_ends)
+        if pipes:
+            self.break_pipe(self.rng.choice(pipes), "reset by the network")
+
+    def _fill_disk(self) -> None:
+        host = self.rng.choice(list(self.hosts.values()))
+        host.full = True
+        self.note("full", host.name)
+        self.at(self.rng.uniform(0.1, 2.0), lambda: setattr(host, "full", False))
+
+    def _calm(self) -> None:
+        self.blocked.clear()
+        for host in self.hosts.values():
+            host.full = False
+            if host.node is None:
+                self.boot(host)
+
+    # Processes
+
+    def boot(self, host: Host, *seeds: str) -> None:
+        if host.node is not None:
+            return
+        previous, host.run = host.run, max(host.run + 1, self.wall_ms_of(host))
+        host.lineage = host.lineage or host.run
+        host.life += 1
+        host.staged.clear()
+        host.committing = False
+        config = Config(host.name, host.address)
+        random = Random(self.rng.random())
+        identity = Identity(host.run, previous, host.lineage)
+        host.node = self._new_node(config, host.keys, host.disk, random, identity, self.instant(host))
+        self.note("boot", host.name, host.run)
+        self.handle(host, Start(seeds))
+
+    def crash(self, host: Host) -> None:
+        """Kill -9 with a power cut: what is staged may have reached the disk, or some of it, or none."""
+        self.stats["crashes"] += 1
+        self.note("crash", host.name)
+        for stage in list(host.staged)[: self.rng.randint(0, len(host.staged))]:
+            self.store(host, stage)
+        host.node = None
+        for pipe in list(host.pipes.values()):
+            self.break_pipe(pipe, "the connection ended", but=host.name)
+        host.pipes.clear()
+
+    def handle(self, host: Host, event: Event) -> None:
+        node = host.node
+        if node is None:
+            return
+        effects = node.handle(event, self.instant(host))
+        for effect in effects:
+            self._perform(host, effect)
+        self.checks.after(host)
+        self._plan_tick(host, node)
+
+    def _plan_tick(self, host: Host, node: Node) -> None:
+        due = max(node.deadline_s, self.now)
+        if due < host.tick_due or host.tick_due <= self.now:
+            host.tick_due = due
+            life = host.life
+            self.at(due - self.now, lambda: self._tick(host, life, due))
+
+    def _tick(self, host: Host, life: int, due: float) -> None:
+        if host.life == life and host.tick_due == due:
+            host.tick_due = float("inf")
+            self.handle(host, Tick())
+
+    # Effects
+
+    def _perform(self, host: Host, effect: Effect) -> None:
+        match effect:
+            case Send():
+                for link in effect.links:
+                    self._send(host, link, effect.frame)
+            case Stage():
+                host.staged.append(effect)
+                self._commit_later(host)
+            case Reply(ref, outcome):
+                assert callable(ref)
+                ref(outcome)
+            case Dial():
+                self.at(self.rng.uniform(0.001, 0.01), lambda: self._dial(host, host.life, effect))
+            case Disconnect(link, fault):
+                pipe = host.pipes.get(link)
+                if pipe is not None:
+                    self.break_pipe(pipe, f"hung up: {fault}", but=host.name, fault=fault)
+                    host.pipes.pop(link, None)
+            case Farewell():
+                self.note("farewell", host.name)
+
+    def _send(self, host: Host, link: LinkId, frame: bytes) -> None:
+        pipe = host.pipes.get(link)
+        if pipe is None or not pipe.up:
+            return
+        start = max(self.now, pipe.free_at.get(host.name, 0.0))
+        arrival = start + self.rng.uniform(0.0005, 0.02)
+        pipe.free_at[host.name] = arrival
+        self.note("send", host.name, pipe.other(host.name)[0], len(frame))
+        self.at(arrival - self.now, lambda: self._deliver(host.name, pipe, frame))
+
+    def _deliver(self, sender: str, pipe: Pipe, frame: bytes) -> None:
+        if not pipe.up:
+            return
+        name, link = pipe.other(sender)
+        if frozenset((sender, name)) in self.blocked:
+            waiting = max(pipe.free_at[sender], self.now) + 0.2
+            pipe.free_at[sender] = waiting
+            self.at(0.2, lambda: self._deliver(sender, pipe, frame))
+            return
+        self.handle(self.hosts[name], Received(link, (frame[HEADER.size :],)))
+
+    def break_pipe(
+        self, pipe: Pipe, why: str, but: str | None = None, fault: Fault | None = None
+    ) -> None:
+        """End a link; each end but one hears of it."""
+        pipe.up = False
+        for name, link in pipe.ends:
+            host = self.hosts[name]
+            if name != but and host.pipes.pop(link, None) is not None:
+                event, life = LinkDown(link, why, fault), host.life
+                self.at(0.001, lambda h=host, e=event, n=life: h.life == n and self.handle(h, e))  # type: ignore[misc]
+
+    def _dial(self, host: Host, life: int, dial: Dial) -> None:
+        if host.life != life or host.node is None:
+            return
+        target = next((h for h in self.hosts.values() if h.address == dial.address), None)
+        assert target is not None
+        if frozenset((host.name, target.name)) in self.blocked:
+            self.at(3.0, lambda: self._dial_failed(host, life, dial, DialOutcome.UNREACHABLE))
+        elif target.node is None:
+            self._dial_failed(host, life, dial, DialOutcome.REFUSED)
+        elif target is host:
+            self._dial_failed(host, life, dial, DialOutcome.SELF)
+        elif dial.probe:
+            self.handle(host, Probed(dial.address, target.keys.node_id, target.run))
+        else:
+            self._connect(host, target, dial)
+
+    def _dial_failed(self, host: Host, life: int, dial: Dial, outcome: DialOutcome) -> None:
+        if host.life == life:
+            self.handle(host, DialFailed(dial.address, dial.node, outcome, "simulated"))
+
+    def _connect(self, host: Host, target: Host, dial: Dial) -> None:
+        mine, theirs = LinkId(next(host.link_ids)), LinkId(next(target.link_ids))
+        pipe = Pipe(((host.name, mine), (target.name, theirs)))
+        host.pipes[mine] = target.pipes[theirs] = pipe
+        self.note("link", host.name, target.name)
+        there = Established(target.keys.node_id, 1, (1, 1), target.run, 0, False)
+        here = Established(host.keys.node_id, 1, (1, 1), host.run, 0, False)
+        self.handle(host, LinkUp(mine, there, dial.address, dial.node is None))
+        self.handle(target, LinkUp(theirs, here, None))
+
+    # Disk
+
+    def _commit_later(self, host: Host) -> None:
+        if not host.committing:
+            host.committing = True
+            life = host.life
+            self.at(self.rng.uniform(0.0005, 0.02), lambda: self._commit(host, life))
+
+    def _commit(self, host: Host, life: int) -> None:
+        if host.life != life or host.node is None:
+            return
+        host.committing = False
+        group = [host.staged.popleft() for _ in range(self.rng.randint(1, len(host.staged)))]
+        if host.full:
+            host.staged.clear()
+            self.handle(host, PersistFailed("disk full"))
+            return
+        for stage in group:
+            self.store(host, stage)
+        if host.staged:
+            self._commit_later(host)
+        self.handle(host, Durable(group[-1].number))
+
+    def store(self, host: Host, stage: Stage) -> None:
+        host.disk.apply(stage.rows)
+        self.checks.stored(host, [row for row in stage.rows if isinstance(row, Entry)])
+
+    # Clients
+
+    def _client_request(self) -> None:
+        host = self.rng.choice(list(self.hosts.values()))
+        if host.node is None:
+            return
+        key = f"k{self.rng.randrange(self.plan.keys)}".encode()
+
+        def answered(outcome: object) -> None:
+            self.note("answer", host.name, type(outcome).__name__)
+            if isinstance(outcome, Written):
+                self.stats["acked"] += 1
+                self.checks.acknowledged(host, outcome.entry)
+            elif not isinstance(outcome, Nothing):
+                self.stats["refused"] += 1
+
+        if self.rng.random() < 0.15:
+            self.handle(host, Delete(answered, "default", key))
+        else:
+            value = self.rng.randbytes(self.plan.value_bytes)
+            ttl = self.rng.choice([None, None, None, self.rng.randint(1, 20_000)])
+            self.handle(host, Put(answered, "default", key, value, ttl))
+
+
+def _ends(pipe: Pipe) -> Any:
+    return pipe.ends
+
+
+__all__ = ["NodeId", "Plan", "Swarm"]
