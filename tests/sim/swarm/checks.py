@@ -101,7 +101,9 @@ class Checks:
         tally = host.node.replica.tally
         live = [entry for entry in host.disk.entries.values() if entry.live_at(tally.swept_ms)]
         digest = sum(map(item_hash, live)) % DIGEST_MODULUS
-        require(tally.durable.keys == len(live), f"{host.name} counts {tally.durable.keys} keys of {len(live)}")
+        require(
+            tally.durable.keys == len(live), f"{host.name} counts {tally.durable.keys} keys of {len(live)}"
+        )
         require(tally.durable.digest == digest, f"{host.name} has a wrong digest")
 
     def _check_members(self, host: Host) -> None:

@@ -133,7 +133,9 @@ class Swarm:
         try:
             self._play()
         except (Violation, AssertionError) as broken:
-            raise Violation(f"{broken}\nreplay: bin/test tests/sim/swarm --swarm-seed {self.seed}") from broken
+            raise Violation(
+                f"{broken}\nreplay: bin/test tests/sim/swarm --swarm-seed {self.seed}"
+            ) from broken
         return self._trace.hexdigest()
 
     def _play(self) -> None:
@@ -319,9 +321,7 @@ class Swarm:
             return
         self.handle(self.hosts[name], Received(link, (frame[HEADER.size :],)))
 
-    def break_pipe(
-        self, pipe: Pipe, why: str, but: str | None = None, fault: Fault | None = None
-    ) -> None:
+    def break_pipe(self, pipe: Pipe, why: str, but: str | None = None, fault: Fault | None = None) -> None:
         """End a link; each end but one hears of it."""
         pipe.up = False
         for name, link in pipe.ends:
