@@ -137,9 +137,13 @@ class Contacts:
         """Dial every member and seed whose time has come."""
         now_s = turn.now.mono_s
         for node, contact in sorted(self.by_node.items()):
-            if isinstance(contact, Idle) and contact.dial_s <= now_s and node in addresses:
-                self.by_node[node] = Dialling(contact.attempts)
-                turn.do(Dial(addresses[node], node))
+            if not isinstance(contact, Idle) or contact.dial_s > now_s:
+                continue
+            if node not in addresses:
+                del self.by_node[node]  # it was gone before its record came
+                continue
+            self.by_node[node] = Dialling(contact.attempts)
+            turn.do(Dial(addresses[node], node))
         for address, seed in self.seeds.items():
             if isinstance(seed.contact, Idle) and seed.contact.dial_s <= now_s and not self._is_up(seed.node):
                 seed.contact = Dialling(seed.contact.attempts)

@@ -57,9 +57,10 @@ class Checks:
             f"D1: {host.name} acknowledged seq {entry.seq} before it was durable",
         )
 
-    def after(self, host: Host) -> None:
-        """One node moved: what it says of itself is durable (S2), and never goes back within a run (D2)."""
+    def after(self, host: Host, now: float, *, ticked: bool) -> None:
+        """One node moved: what it says is durable (S2) and never goes back (D2); a tick moves its deadline (L1)."""
         assert host.node is not None
+        require(host.node.deadline_s > now or not ticked, f"L1: {host.name} leaves its deadline in the past")
         vector, durable = host.node.replica.vector, host.disk.heads()
         for origin, head in vector.items():
             require(head <= durable.get(origin, 0), f"S2: {host.name} speaks of a head that is not durable")

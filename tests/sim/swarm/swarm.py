@@ -80,8 +80,11 @@ class Pipe:
     """One link: an ordered stream each way."""
 
     ends: tuple[tuple[str, LinkId], tuple[str, LinkId]]
-    free_at: dict[str, float] = field(default_factory=dict)
     up: bool = True
+    queues: dict[str, deque[tuple[float, bytes]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.queues = {name: deque() for name, _ in self.ends}
 
     def other(self, name: str) -> tuple[str, LinkId]:
         return self.ends[1] if self.ends[0][0] == name else self.ends[0]
@@ -262,7 +265,7 @@ class Swarm:
         effects = node.handle(event, self.instant(host))
         for effect in effects:
             self._perform(host, effect)
-        self.checks.after(host)
+        self.checks.after(host, self.now, ticked=isinstance(event, Tick))
         self._plan_tick(host, node)
 
     def _plan_tick(self, host: Host, node: Node) -> None:
@@ -304,21 +307,26 @@ class Swarm:
         pipe = host.pipes.get(link)
         if pipe is None or not pipe.up:
             return
-        start = max(self.now, pipe.free_at.get(host.name, 0.0))
-        arrival = start + self.rng.uniform(0.0005, 0.02)
-        pipe.free_at[host.name] = arrival
+        queue = pipe.queues[host.name]
+        earliest = queue[-1][0] if queue else self.now
+        arrival = max(earliest, self.now + self.rng.uniform(0.0005, 0.02))
+        queue.append((arrival, frame))
         self.note("send", host.name, pipe.other(host.name)[0], len(frame))
-        self.at(arrival - self.now, lambda: self._deliver(host.name, pipe, frame))
+        if len(queue) == 1:
+            self.at(arrival - self.now, lambda: self._deliver(host.name, pipe))
 
-    def _deliver(self, sender: str, pipe: Pipe, frame: bytes) -> None:
+    def _deliver(self, sender: str, pipe: Pipe) -> None:
+        """The oldest frame of one direction arrives, unless the pair is blocked: then it is sent again later."""
         if not pipe.up:
             return
         name, link = pipe.other(sender)
         if frozenset((sender, name)) in self.blocked:
-            waiting = max(pipe.free_at[sender], self.now) + 0.2
-            pipe.free_at[sender] = waiting
-            self.at(0.2, lambda: self._deliver(sender, pipe, frame))
+            self.at(0.1, lambda: self._deliver(sender, pipe))
             return
+        queue = pipe.queues[sender]
+        _, frame = queue.popleft()
+        if queue:
+            self.at(max(0.0, queue[0][0] - self.now), lambda: self._deliver(sender, pipe))
         self.handle(self.hosts[name], Received(link, (frame[HEADER.size :],)))
 
     def break_pipe(self, pipe: Pipe, why: str, but: str | None = None, fault: Fault | None = None) -> None:
