@@ -6,7 +6,7 @@ right already. Such a daemon gives one only if the seed is an address of its own
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from random import Random
 
 import trio
@@ -66,9 +66,9 @@ def local_ticket(seeds: tuple[str, ...], daemons: Iterable[Registration]) -> Tic
 
 
 async def join_cluster(
-    folder: Folder, ticket: Ticket, addresses: tuple[str, ...], world: World, log: Log
-) -> tuple[str, ...]:
-    """Redeem the ticket, trying the addresses until one answers. Returns members' addresses.
+    folder: Folder, ticket: Ticket, addresses: tuple[str, ...], seeds: tuple[str, ...], world: World, log: Log
+) -> None:
+    """Redeem the ticket, trying the addresses until one answers; `seeds` are kept for later starts too.
 
     Raises NotAllowed when the issuer refuses.
     """
@@ -84,15 +84,13 @@ async def join_cluster(
             except NotReached as missed:
                 log.event("join.retry", address=address, why=str(missed))
             else:
-                folder.enrol(joined.grant)
+                members = tuple(dict.fromkeys((*seeds, address, *joined.addresses)))
+                folder.enrol(joined.grant, members)
                 log.event("join.enrolled", address=address, id=node_text(key.node_id)[:8])
-                return joined.addresses
+                return
         await trio.sleep(spread(pause_s, random))
         pause_s = min(RETRY_MAX_S, pause_s * 2)
 
 
 def spread(pause_s: float, random: Random) -> float:
     return random.uniform(pause_s / 2, pause_s)
-
-
-Ask = Callable[[], Iterable[Registration]]

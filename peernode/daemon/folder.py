@@ -5,6 +5,7 @@
     chain.pem       our leaf and the certificates above it, root last
     issuing.pem     our issuing certificate and those above it: the right to invite
     store.sqlite    everything else
+    seeds           members' addresses as of the enrolment
     address         the port of the last run
     lock            held while a daemon runs on the folder
 
@@ -75,10 +76,18 @@ class Folder:
             from_pem(self.chain_file.read_bytes()), from_pem((self.path / "issuing.pem").read_bytes())
         )
 
-    def enrol(self, grant: Grant) -> None:
-        """Keep the certificates: from now on this folder is a member."""
+    def enrol(self, grant: Grant, members: tuple[str, ...] = ()) -> None:
+        """Keep the certificates and members' addresses: from now on this folder is a member."""
+        self._write("seeds", "".join(f"{address}\n" for address in members).encode())
         self._write("issuing.pem", to_pem(grant.issuing))
         self._write("chain.pem", to_pem(grant.chain))
+
+    def seeds(self) -> tuple[str, ...]:
+        """Addresses of members as they were told when this folder was enrolled."""
+        try:
+            return tuple((self.path / "seeds").read_text().split())
+        except FileNotFoundError:
+            return ()
 
     def last_port(self) -> int | None:
         try:

@@ -145,24 +145,21 @@ async def stop_on_signal(stop: trio.Event) -> None:
 async def enrol(options: RunOptions, folder: Folder, world: World, log: Log) -> tuple[tuple[str, ...], bool]:
     """Make the folder a member if it is not. Returns the seeds to dial and whether the cluster is new."""
     seeds = tuple(spelt(seed) for seed in options.seeds)
-    others = registry.running()
-    if folder.is_enrolled:
-        return seeds, False
+    is_new = not folder.is_enrolled and options.ticket is None and not seeds
     try:
-        if options.ticket is not None:
-            ticket = read_ticket(options.ticket)
-            found = await join_cluster(folder, ticket, seeds or ticket.addresses, world, log)
-        elif seeds:
-            ticket = await trio.to_thread.run_sync(local_ticket, seeds, others)
-            found = await join_cluster(folder, ticket, ticket.addresses, world, log)
-        else:
+        if is_new:
             found_cluster(folder, world)
             tell_cluster_key(folder)
-            hint_at_others(options, others)
-            return (), True
+            hint_at_others(options, registry.running())
+        elif not folder.is_enrolled and options.ticket is not None:
+            ticket = read_ticket(options.ticket)
+            await join_cluster(folder, ticket, seeds or ticket.addresses, seeds, world, log)
+        elif not folder.is_enrolled:
+            ticket = await trio.to_thread.run_sync(local_ticket, seeds, registry.running())
+            await join_cluster(folder, ticket, ticket.addresses, seeds, world, log)
     except NotAllowed as refused:
         raise StartError(str(refused), refused.hint, code=7) from None
-    return tuple(dict.fromkeys((*seeds, *found))), False
+    return tuple(dict.fromkeys((*seeds, *folder.seeds()))), is_new
 
 
 def tell_cluster_key(folder: Folder) -> None:

@@ -101,6 +101,7 @@ class Host:
         self.life = 0
         self.run = 0
         self.lineage = 0
+        self.seeds: tuple[str, ...] = ()  # kept beside the certificates since the node was enrolled
         self.pipes: dict[LinkId, Pipe] = {}
         self.staged: deque[Stage] = deque()
         self.committing = False
@@ -245,7 +246,8 @@ class Swarm:
         identity = Identity(host.run, previous, host.lineage)
         host.node = self._new_node(config, host.keys, host.disk, random, identity, self.instant(host))
         self.note("boot", host.name, host.run)
-        self.handle(host, Start(seeds))
+        host.seeds = host.seeds or seeds
+        self.handle(host, Start(host.seeds))
 
     def crash(self, host: Host) -> None:
         """Kill -9 with a power cut: what is staged may have reached the disk, or some of it, or none."""
