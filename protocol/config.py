@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from .limits import SYNC_ROWS_MAX
+
 
 class Config(msgspec.Struct, frozen=True):
     """Times in seconds. The defaults are for a LAN and for one machine."""
@@ -38,6 +40,8 @@ class Config(msgspec.Struct, frozen=True):
     """An announced head that gossip does not bring within this time is pulled by a sync session."""
     sync_idle_s: float = 5.0
     """A sync session without progress for so long is given up and begun anew."""
+    sync_rows_max: int = SYNC_ROWS_MAX
+    """Rows of one chunk; the simulator makes it small, so that sessions have many."""
     head_announce_s: float = 1.0
     """How long a changed head is repeated in heartbeats."""
     record_resend_s: float = 1.0

@@ -10,6 +10,10 @@ import pytest
 from .e2e.daemons import Daemons, daemons_in
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--swarm-seed", type=int, help="run only this seed of the swarm simulator")
+
+
 @pytest.fixture
 def daemons(tmp_path: Path) -> Iterator[Daemons]:
     """Real daemons in a home of their own."""

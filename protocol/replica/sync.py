@@ -221,7 +221,7 @@ class Sync:
             self._stop_serving(link)
             return
         try:
-            entries, last = serving.walk.next_piece(self._store)
+            entries, last = serving.walk.next_piece(self._store, self._config.sync_rows_max)
         except DamagedRow as damaged:
             turn.log("sync.damaged_row", row=str(damaged))
             self._stop_serving(link)

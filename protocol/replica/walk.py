@@ -3,7 +3,7 @@
 A walk goes through the index of current entries by (origin, seq), behind the reader's vector. The index is
 live: an entry may be superseded before the walk comes to it, and what superseded it may lie where the walk
 has already been. So whoever stages a replacement tells the walk (`replaced`), which remembers the slot if the
-old entry belongs to the cut and is still ahead; slots that were staged when the walk began are remembered too.
+old entry is still ahead; slots that were staged when the walk began are remembered too.
 They are read again at the end. Then every entry of the cut was sent, or what superseded it was, and only then
 may the vector of the cut go along. (A vector read at the end, or sent over a half-walked index, loses rows
 for ever.)
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..effects import Entry
-from ..limits import SYNC_CHUNK_BYTES_MAX, SYNC_ROWS_MAX, WALK_REPLACED_MAX
+from ..limits import SYNC_CHUNK_BYTES_MAX, WALK_REPLACED_MAX
 from .entry import row_bytes
 from .store import Origin, Slot, Store
 
@@ -42,15 +42,17 @@ class Walk:
         """More was replaced meanwhile than we remember: the session must begin anew."""
 
     def replaced(self, old: Entry) -> None:
-        """`old` is about to be superseded."""
-        origin = (old.node, old.lineage)
-        if old.seq <= self.cut.get(origin, 0) and self._is_ahead(origin, old.seq):
+        """`old` is about to be superseded.
+
+        Also one beyond the cut counts: it may stand for an entry of the cut that it superseded.
+        """
+        if self._is_ahead((old.node, old.lineage), old.seq):
             self._again[old.keyspace, old.key] = None
             self.broken = len(self._again) > WALK_REPLACED_MAX
 
-    def next_piece(self, store: Store) -> tuple[list[Entry], bool]:
+    def next_piece(self, store: Store, rows_max: int) -> tuple[list[Entry], bool]:
         """Entries for one chunk, and whether they are the last. Raises DamagedRow."""
-        piece = Piece()
+        piece = Piece(rows_max)
         with store.snapshot():
             last = self._walk_index(store, piece) and self._read_again(store, piece)
         return piece.entries, last
@@ -84,13 +86,15 @@ class Walk:
 class Piece:
     """Entries of one chunk: as many as fit, and at least one."""
 
-    def __init__(self) -> None:
+    def __init__(self, rows_max: int) -> None:
         self.entries: list[Entry] = []
-        self._bytes = 0
+        self._rows_max, self._bytes = rows_max, 0
 
     def take(self, entry: Entry) -> bool:
         size = row_bytes(entry)
-        if self.entries and (self._bytes + size > SYNC_CHUNK_BYTES_MAX or len(self.entries) == SYNC_ROWS_MAX):
+        if self.entries and (
+            self._bytes + size > SYNC_CHUNK_BYTES_MAX or len(self.entries) >= self._rows_max
+        ):
             return False
         self.entries.append(entry)
         self._bytes += size

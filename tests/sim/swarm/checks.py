@@ -103,9 +103,10 @@ class Checks:
         live = [entry for entry in host.disk.entries.values() if entry.live_at(tally.swept_ms)]
         digest = sum(map(item_hash, live)) % DIGEST_MODULUS
         require(
-            tally.durable.keys == len(live), f"{host.name} counts {tally.durable.keys} keys of {len(live)}"
+            tally.durable.keys == len(live),
+            f"T1: {host.name} counts {tally.durable.keys} keys of {len(live)}",
         )
-        require(tally.durable.digest == digest, f"{host.name} has a wrong digest")
+        require(tally.durable.digest == digest, f"T1: {host.name} has a wrong digest")
 
     def _check_members(self, host: Host) -> None:
         assert host.node is not None

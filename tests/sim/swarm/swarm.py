@@ -47,11 +47,11 @@ from protocol.inputs import (
     Written,
 )
 from protocol.node import Identity, Node
-from protocol.types import Instant, LinkId, NodeId
+from protocol.types import Instant, LinkId
 from protocol.wire.frames import HEADER
 from protocol.wire.hello import Established
 
-from .checks import Checks, Violation
+from .checks import Checks, Violation, require
 from .fakes import Authority, Disk, FakeKeys
 
 EPOCH_MS = 1_700_000_000_000
@@ -73,6 +73,11 @@ class Plan:
     full_every_s: float = 9.0
     value_bytes: int = 12
     skew_ms: int = 50
+    sync_rows_max: int = 4
+    steps_max: int = 200_000
+    full_check_steps: int = 1000
+    apart: tuple[str, ...] = ()
+    """Two nodes that never reach each other while there are faults: they hear of each other by sync only."""
 
 
 @dataclass
@@ -114,7 +119,7 @@ class Swarm:
     """One run. `run()` raises Violation; its text names the seed."""
 
     def __init__(self, seed: int, plan: Plan | None = None, new_node: NewNode = Node) -> None:
-        self.seed, self.plan, self._new_node = seed, plan or Plan(), new_node
+        self.seed, self.plan, self._new_node = seed, plan or plan_of(seed), new_node
         self.rng = Random(f"swarm {seed}")
         self.now = 0.0
         self.steps = 0
@@ -128,9 +133,9 @@ class Swarm:
             name: Host(name, FakeKeys(authority, name), skew) for name, skew in zip(names, skews, strict=True)
         }
         self.by_id = {host.keys.node_id: host for host in self.hosts.values()}
-        self.blocked: set[frozenset[str]] = set()
+        self.blocked: set[frozenset[str]] = {frozenset(self.plan.apart)}
         self.checks = Checks(self.hosts)
-        self.stats = {"acked": 0, "refused": 0, "crashes": 0, "cuts": 0}
+        self.stats = {"asked": 0, "acked": 0, "refused": 0, "crashes": 0, "cuts": 0}
 
     def run(self) -> str:
         """Safety under faults, then quiet; returns the trace hash."""
@@ -149,6 +154,10 @@ class Swarm:
             self.at(self.rng.uniform(0, 0.5), lambda h=host: self.boot(h, first.address))  # type: ignore[misc]
         self._schedule_faults()
         self._until(self.plan.faults_s)
+        require(
+            self.stats["acked"] >= 0.3 * self.stats["asked"],
+            "F1: too few requests succeeded to prove anything",
+        )
         self._calm()
         self._until(self.plan.faults_s + self.plan.quiet_s)
         self.checks.at_quiet(self.wall_ms_of)
@@ -163,7 +172,8 @@ class Swarm:
             self.now, _, action = heapq.heappop(self._heap)
             action()
             self.steps += 1
-            if self.steps % 1000 == 0:
+            require(self.steps < self.plan.steps_max, "L2: the swarm never comes to rest")
+            if self.steps % self.plan.full_check_steps == 0:
                 self.checks.in_full()
         self.now = end_s
 
@@ -211,7 +221,8 @@ class Swarm:
         self.at(self.rng.uniform(0.2, 8.0), lambda: self._heal(pair))
 
     def _heal(self, pair: frozenset[str]) -> None:
-        self.blocked.discard(pair)
+        if pair != frozenset(self.plan.apart):
+            self.blocked.discard(pair)
 
     def _lose_link(self) -> None:
         pipes = sorted({id(p): p for h in self.hosts.values() for p in h.pipes.values()}.values(), key=_ends)
@@ -241,7 +252,7 @@ class Swarm:
         host.life += 1
         host.staged.clear()
         host.committing = False
-        config = Config(host.name, host.address)
+        config = Config(host.name, host.address, sync_rows_max=self.plan.sync_rows_max)
         random = Random(self.rng.random())
         identity = Identity(host.run, previous, host.lineage)
         host.node = self._new_node(config, host.keys, host.disk, random, identity, self.instant(host))
@@ -403,6 +414,7 @@ class Swarm:
         host = self.rng.choice(list(self.hosts.values()))
         if host.node is None:
             return
+        self.stats["asked"] += 1
         key = f"k{self.rng.randrange(self.plan.keys)}".encode()
 
         def answered(outcome: object) -> None:
@@ -425,4 +437,6 @@ def _ends(pipe: Pipe) -> Any:
     return pipe.ends
 
 
-__all__ = ["NodeId", "Plan", "Swarm"]
+def plan_of(seed: int) -> Plan:
+    """Each seed has its own size: two to five nodes are our users' sizes."""
+    return Plan(nodes=2 + seed % 4)
