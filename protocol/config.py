@@ -42,6 +42,12 @@ class Config(msgspec.Struct, frozen=True):
     """A sync session without progress for so long is given up and begun anew."""
     sync_rows_max: int = SYNC_ROWS_MAX
     """Rows of one chunk; the simulator makes it small, so that sessions have many."""
+    gossip_grace_s: float = 0.05
+    """What a peer announces may be on its way to us from its author: asking sooner brings it twice."""
+    gossip_retry_s: float = 0.3
+    """A question that brought nothing is asked again, perhaps of another peer."""
+    gossip_tries: int = 4
+    """After so many questions a message is given up; the store has its own sync."""
     head_announce_s: float = 1.0
     """How long a changed head is repeated in heartbeats."""
     record_resend_s: float = 1.0

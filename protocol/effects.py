@@ -40,11 +40,12 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class HeadRow(msgspec.Struct, frozen=True, gc=False):
-    """All that `(node, lineage)` wrote up to `head` is covered by what this store holds."""
+    """All that `(node, lineage)` wrote up to `head`, and in some ranges beyond, is covered by this store."""
 
     node: NodeId
     lineage: int
     head: int
+    beyond: tuple[tuple[int, int], ...] = ()
 
 
 class MarkRow(msgspec.Struct, frozen=True, gc=False):

@@ -27,6 +27,9 @@ MEMBERS_MAX = 4096
 ORIGINS_MAX = 8 * 1024
 """Entries of a version vector: members times the lineages that each ever had; 416 KiB on the wire."""
 
+RANGES_MAX = 64
+"""Gaps remembered in what is covered of one origin; more are left to sync."""
+
 CREDENTIAL_CERTIFICATES_MAX = 18
 """A path of 16 inviters, the leaf and the root."""
 
@@ -47,6 +50,24 @@ SYNC_ROWS_MAX = 2048
 
 HEARTBEAT_HEADS_MAX = 32
 """Heads announced in one heartbeat; the rest waits for the next."""
+
+HEARTBEAT_STREAMS_MAX = 32
+"""Gossip streams announced in one heartbeat; the rest waits for the next."""
+
+GOSSIP_STREAMS_MAX = 8 * 1024
+"""Streams that are followed: two runs of each member; 416 KiB on the wire."""
+
+GOSSIP_KEPT_BYTES_MAX = 16 << 20
+"""Messages kept for peers that lack them: some seconds of a busy cluster; older ones are left to sync."""
+
+GOSSIP_AHEAD_MAX = 1024
+"""Numbers remembered beyond a gap of one stream; what is missing before them is then given up."""
+
+GOSSIP_WANT_MAX = 64
+"""Messages asked for at a time, and how far back a stream that is new to us is wanted."""
+
+GOSSIP_ANSWER_BYTES_MAX = 512 * 1024
+"""One answer to such a question: more is asked for again."""
 
 HEARTBEAT_ECHOES_MAX = 64
 """Echoed clocks in one heartbeat: one a link of the mesh."""

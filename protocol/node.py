@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from . import gossip as gossiping
 from .clock import HybridClock
 from .config import Config
 from .effects import Effect, Entry, RecordRow, Send, Stage
 from .errors import Fault, Refused, RemoteFault
+from .gossip import Gossip, Want
+from .gossip import Held as HeldStreams
 from .inputs import (
     Barrier,
     CreateTicket,
@@ -66,7 +69,6 @@ from .types import CommitNumber, Instant, Keys, LinkId, NodeId, Payload
 from .wire import hello
 from .wire.envelope import Sealer, Unopened, check_header, check_signature, read_header
 from .wire.fields import Head
-from .wire.frames import Kind, frame
 from .wire.hello import Established
 from .wire.registry import Registry, Stream
 
@@ -79,7 +81,7 @@ SEED_RECORD = "seed"
 
 def build_registry() -> Registry:
     """Every message of this build."""
-    return Registry((*hello.ROUTES, *record.ROUTES, *replication.ROUTES, *syncing.ROUTES))
+    return Registry((*hello.ROUTES, *record.ROUTES, *replication.ROUTES, *syncing.ROUTES, *gossiping.ROUTES))
 
 
 class Link(msgspec.Struct):
@@ -122,6 +124,7 @@ class Node:
         self.sync = Sync(config, self.replica, store)
         known = [decode_member(stored) for stored in store.records(MEMBER_RECORD).values()]
         self.membership = Membership(config, keys, identity.run, now.wall_ms, random, known)
+        self.gossip = Gossip(config, (keys.node_id, identity.run))
         self.invitations = Invitations(config, keys, store.records(TICKET_RECORD))
         self.refused: Counter[Fault] = Counter()
         """How often a link was cut, by reason."""
@@ -132,7 +135,7 @@ class Node:
         self._links: dict[LinkId, Link] = {}
         self._staged = self._settled = CommitNumber(0)
         self._held: deque[tuple[CommitNumber, Held]] = deque()
-        self._link_seq = self._gossip_seq = 0
+        self._link_seq = 0
         self._announce_until_s: dict[Origin, float] = {}
         self._leaving: Leave | None = None
         self._handover_until_s = float("inf")
@@ -163,6 +166,8 @@ class Node:
             Pull: lambda turn, link, _, pull: self.sync.on_pull(turn, link.id, pull),
             Chunk: lambda turn, link, _, chunk: self.sync.on_chunk(turn, link.id, chunk),
             More: lambda turn, link, _, more: self.sync.on_more(turn, link.id, more),
+            HeldStreams: lambda turn, link, _, held: self.gossip.on_held(turn, link.id, held),
+            Want: lambda turn, link, _, want: self.gossip.on_want(turn, link.id, want),
         }
 
     @property
@@ -172,7 +177,8 @@ class Node:
     @property
     def deadline_s(self) -> float:
         """Call `handle(Tick(), now)` no later than this."""
-        return min(self.membership.deadline_s, self.sync.deadline_s, self._handover_until_s)
+        parts = (self.membership.deadline_s, self.gossip.deadline_s, self.sync.deadline_s)
+        return min(*parts, self._handover_until_s)
 
     def handle(self, event: Event, now: Instant) -> list[Effect]:
         """Decide what follows from one event. The effects are to be performed in their order."""
@@ -210,30 +216,31 @@ class Node:
     def _finish(self, turn: Turn) -> list[Effect]:
         self.membership.save(turn)
         self.replica.seal(turn)
-        effects = [self._leaving_as(effect) for effect in turn.effects]
+        effects = [self._leaving_as(effect, turn.now) for effect in turn.effects]
         if turn.rows:
             self._staged = turn.number
             effects.append(Stage(turn.number, tuple(turn.rows)))
         for held in turn.held:
             if self._staged == self._settled:
-                effects.append(self._leaving_as(held))
+                effects.append(self._leaving_as(held, turn.now))
             else:
                 self._held.append((self._staged, held))
         return effects
 
-    def _leaving_as(self, effect: Effect | Say) -> Effect:
+    def _leaving_as(self, effect: Effect | Say, now: Instant) -> Effect:
         if not isinstance(effect, Say):
             return effect
         route = self.registry.route_of(effect.payload)
-        seq = self._next_seq(route.stream) if effect.seq is None else effect.seq
-        return Send(effect.links, self._sealer.seal(effect.payload, seq, self.clock.last), route.bulk)
-
-    def _next_seq(self, stream: Stream) -> int:
-        if stream is Stream.GOSSIP:
-            self._gossip_seq += 1
-            return self._gossip_seq
-        self._link_seq += 1
-        return self._link_seq
+        if route.stream is Stream.GOSSIP:
+            seq = self.gossip.next_number()
+        elif effect.seq is None:
+            seq = self._link_seq = self._link_seq + 1
+        else:
+            seq = effect.seq
+        sealed = self._sealer.seal(effect.payload, seq, self.clock.last)
+        if route.stream is Stream.GOSSIP:
+            self.gossip.keep(now, self._keys.node_id, self.identity.run, seq, sealed)
+        return Send(effect.links, sealed, route.bulk)
 
     # Time and commits
 
@@ -245,9 +252,10 @@ class Node:
 
     def _on_tick(self, turn: Turn, _: Tick) -> None:
         self.replica.sweep(self.clock.time_ms(turn.now.wall_ms))
+        self.gossip.tick(turn)
         self.sync.tick(turn)
         heads = self._heads_to_announce(turn.now) if self.membership.is_beat_due(turn.now.mono_s) else []
-        self.membership.tick(turn, heads, self.lag_ms)
+        self.membership.tick(turn, heads, self.gossip.to_announce(turn.now), self.lag_ms)
         self._go_when_handed_over(turn)
 
     def _on_durable(self, turn: Turn, event: Durable) -> None:
@@ -290,6 +298,7 @@ class Node:
         kept = self.membership.link_up(turn, event.link, established.peer, established.run, event.dialled)
         if kept:
             self._links[event.link] = Link(event.link, established, LINK_FRAMES_BURST_MAX, turn.now.mono_s)
+            self.gossip.link_up(turn, event.link)
             self.sync.link_up(turn, event.link, established.peer)
 
     def _on_link_down(self, turn: Turn, event: LinkDown) -> None:
@@ -297,6 +306,7 @@ class Node:
 
     def _forget_link(self, turn: Turn, link: LinkId, why: str, *, duplicate: bool = False) -> None:
         self._links.pop(link, None)
+        self.gossip.link_down(link)
         self.sync.link_down(turn, link)
         self.membership.link_down(turn, link, why, duplicate=duplicate)
 
@@ -326,19 +336,30 @@ class Node:
         self._check_version(link, header.v)
         check_header(unopened, self._keys.cluster_id)
         route = self.registry.find(header.type, link.established.version)
-        if route.stream is Stream.LINK:
-            self._check_link_stream(link, unopened)
-        elif route.stream is Stream.RECORD:
-            if self.membership.is_known(unopened.origin, header.run, header.seq):
-                return
-        elif unopened.origin != link.peer:
-            raise RemoteFault(Fault.NOT_A_MEMBER, "gossip is taken from its author only")
+        if not self._is_news(link, unopened, route.stream):
+            return
         check_signature(unopened, self._keys)
         payload = self.registry.decode(route, header.payload)
         handler = self._messages.get(route.payload)
         if handler is None:
             raise RemoteFault(Fault.MALFORMED, f"{route.payload.__name__} does not belong here")
+        if route.stream is Stream.GOSSIP:
+            self.gossip.keep(turn.now, unopened.origin, header.run, header.seq, unopened.frame)
         handler(turn, link, unopened, payload)
+
+    def _is_news(self, link: Link, unopened: Unopened, stream: Stream) -> bool:
+        """Whether a message is worth its signature. Raises RemoteFault when it may not come this way."""
+        header = unopened.header
+        match stream:
+            case Stream.LINK:
+                self._check_link_stream(link, unopened)
+                return True
+            case Stream.RECORD:
+                return not self.membership.is_known(unopened.origin, header.run, header.seq)
+            case Stream.GOSSIP:
+                if unopened.origin != link.peer and not self.membership.is_member(unopened.origin):
+                    return False  # its record has not come yet: it will be offered again
+                return not self.gossip.has(unopened.origin, header.run, header.seq)
 
     def _check_version(self, link: Link, version: int) -> None:
         if version != link.established.version:
@@ -368,12 +389,12 @@ class Node:
     # Messages
 
     def _on_record(self, turn: Turn, link: Link, unopened: Unopened, payload: MemberRecord) -> None:
-        header, envelope = unopened.header, unopened.envelope
-        original = frame(Kind.ENVELOPE, msgspec.msgpack.encode(envelope))
-        self.membership.on_record(turn, link.id, unopened.origin, header.run, header.seq, payload, original)
+        header, origin = unopened.header, unopened.origin
+        self.membership.on_record(turn, link.id, origin, header.run, header.seq, payload, unopened.frame)
 
     def _on_heartbeat(self, turn: Turn, link: Link, _: Unopened, beat: Heartbeat) -> None:
         self.membership.on_heartbeat(turn, link.id, link.peer, beat)
+        self.gossip.announced(turn, link.id, beat.streams)
         self.sync.announced(turn, link.id, beat.heads)
         self._go_when_handed_over(turn)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from cachetools import LRUCache
 
 from protocol.effects import Entry, Stage
+from protocol.replica.coverage import Coverage, decode_ranges
 from protocol.replica.store import DamagedRow, Origin, Slot
 from protocol.types import NodeId
 
@@ -73,9 +74,12 @@ class Reader:
         finally:
             self._connection.execute("COMMIT")
 
-    def heads(self) -> dict[Origin, int]:
-        rows = self._connection.execute("SELECT node, lineage, head FROM origin")
-        return {(NodeId(node), lineage): head for node, lineage, head in rows}
+    def coverage(self) -> dict[Origin, Coverage]:
+        rows = self._connection.execute("SELECT node, lineage, head, beyond FROM origin")
+        return {
+            (NodeId(node), lineage): Coverage(head, decode_ranges(beyond))
+            for node, lineage, head, beyond in rows
+        }
 
     def mark(self, name: str) -> bytes | None:
         row = self._connection.execute("SELECT value FROM mark WHERE name = ?", (name,)).fetchone()

@@ -17,7 +17,7 @@ SCHEMA = 1
 
 TABLES = """
 CREATE TABLE origin (id INTEGER PRIMARY KEY, node BLOB NOT NULL, lineage INTEGER NOT NULL,
-                     head INTEGER NOT NULL, UNIQUE (node, lineage));
+                     head INTEGER NOT NULL, beyond BLOB NOT NULL, UNIQUE (node, lineage));
 CREATE TABLE entry (keyspace INTEGER NOT NULL, key BLOB NOT NULL, origin INTEGER NOT NULL, seq INTEGER NOT NULL,
                     hlc INTEGER NOT NULL, expires INTEGER NOT NULL, checksum INTEGER NOT NULL, value BLOB,
                     UNIQUE (keyspace, key));

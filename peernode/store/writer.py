@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from protocol.effects import Entry, HeadRow, MarkRow, RecordRow, Stage
+from protocol.replica.coverage import encode_ranges
 from protocol.replica.store import Origin, Slot
 from protocol.types import NodeId
 
@@ -62,7 +63,7 @@ class Writer:
 
     def _write(self, stages: Iterable[Stage]) -> None:
         entries: dict[Slot, Entry] = {}
-        heads: dict[Origin, int] = {}
+        heads: dict[Origin, HeadRow] = {}
         marks: dict[str, bytes] = {}
         for stage in stages:
             for row in stage.rows:
@@ -70,14 +71,17 @@ class Writer:
                     case Entry():
                         entries[row.keyspace, row.key] = row
                     case HeadRow():
-                        heads[row.node, row.lineage] = row.head
+                        heads[row.node, row.lineage] = row
                     case MarkRow():
                         marks[row.name] = row.value
                     case RecordRow():
                         self._write_record(row)
         run = self._connection.executemany
         run(UPSERT_ENTRY, [self._as_columns(entry) for entry in entries.values()])
-        run("UPDATE origin SET head = ? WHERE id = ?", [(head, self._id(o)) for o, head in heads.items()])
+        run(
+            "UPDATE origin SET head = ?, beyond = ? WHERE id = ?",
+            [(row.head, encode_ranges(row.beyond), self._id(origin)) for origin, row in heads.items()],
+        )
         run("INSERT OR REPLACE INTO mark (name, value) VALUES (?, ?)", marks.items())
 
     def _write_record(self, row: RecordRow) -> None:
@@ -106,7 +110,7 @@ class Writer:
     def _id(self, origin: Origin) -> int:
         if origin not in self._origins:
             added = self._connection.execute(
-                "INSERT INTO origin (node, lineage, head) VALUES (?, ?, 0) RETURNING id", origin
+                "INSERT INTO origin (node, lineage, head, beyond) VALUES (?, ?, 0, x'') RETURNING id", origin
             )
             (self._origins[origin],) = added.fetchone()
         return self._origins[origin]

@@ -141,6 +141,10 @@ class Membership:
         member = self.table.members.get(origin)
         return member is not None and member.order >= (run, incarnation)
 
+    def is_member(self, node: NodeId) -> bool:
+        """Whether this node's certificates were seen and found good."""
+        return node in self.table.members
+
     def on_record(
         self,
         turn: Turn,
@@ -189,15 +193,15 @@ class Membership:
 
     # Time
 
-    def tick(self, turn: Turn, heads: list[Head], lag_ms: int) -> None:
-        """Judge silence, dial, and beat when it is time. `heads`: what the heartbeat shall announce."""
+    def tick(self, turn: Turn, heads: list[Head], streams: list[Head], lag_ms: int) -> None:
+        """Judge silence, dial, and beat when it is time, announcing `heads` and `streams`."""
         self._credit_lag(turn.now.mono_s)
         for node, up in self.contacts.linked():
             self._judge_silence(turn, node, up)
         self.contacts.dial_due(turn, self._addresses())
         if turn.now.mono_s >= self._beat_s:
             self._beat_s = turn.now.mono_s + self._config.heartbeat_s
-            turn.say(self.contacts.links(), self._heartbeat(turn.now, heads, lag_ms))
+            turn.say(self.contacts.links(), self._heartbeat(turn.now, heads, streams, lag_ms))
         self._say_farewell(turn)
 
     def is_beat_due(self, now_s: float) -> bool:
@@ -296,7 +300,7 @@ class Membership:
             for _, up in self.contacts.linked():
                 up.last_rx_s += lag_s
 
-    def _heartbeat(self, now: Instant, heads: list[Head], lag_ms: int) -> Heartbeat:
+    def _heartbeat(self, now: Instant, heads: list[Head], streams: list[Head], lag_ms: int) -> Heartbeat:
         echoes = [
             (node[:8], up.stamp_ms, int((now.mono_s - up.stamp_at_s) * 1000))
             for node, up in self.contacts.linked()
@@ -309,6 +313,7 @@ class Membership:
             lag_ms,
             self.table.digest,
             heads,
+            streams,
             echoes[:HEARTBEAT_ECHOES_MAX],
         )
 

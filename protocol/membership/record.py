@@ -19,6 +19,7 @@ from ..limits import (
     CREDENTIAL_CERTIFICATES_MAX,
     HEARTBEAT_ECHOES_MAX,
     HEARTBEAT_HEADS_MAX,
+    HEARTBEAT_STREAMS_MAX,
     NAME_CHARS_MAX,
     TAG_CHARS_MAX,
     TAGS_MAX,
@@ -63,6 +64,7 @@ def own_record(config: Config, keys: Keys, started_ms: int) -> MemberRecord:
 class Heartbeat(Payload, frozen=True):
     """Still here: sent on every link, signed once a beat.
 
+    `heads` are heads of the store that moved lately, `streams` numbers of gossip streams (author, run, number).
     An echo is (first 8 bytes of the neighbour's id, its `stamp_ms` that arrived last, how long ago it
     did): the neighbour reckons the round trip from it.
     """
@@ -73,6 +75,7 @@ class Heartbeat(Payload, frozen=True):
     lag_ms: Counter
     table: Annotated[bytes, msgspec.Meta(max_length=16)]
     heads: Annotated[list[Head], msgspec.Meta(max_length=HEARTBEAT_HEADS_MAX)]
+    streams: Annotated[list[Head], msgspec.Meta(max_length=HEARTBEAT_STREAMS_MAX)]
     echoes: Annotated[
         list[tuple[Annotated[bytes, msgspec.Meta(max_length=8)], Counter, Counter]],
         msgspec.Meta(max_length=HEARTBEAT_ECHOES_MAX),

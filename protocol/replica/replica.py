@@ -2,12 +2,12 @@
 
 Last write wins: an entry replaces another of its key iff its version `(hlc, node, lineage, seq)` is greater.
 Rows are staged first and count only once their commit is durable: until then they are seen by later
-decisions (the *overlay*) and by nobody else. So there are two vectors: `vector`, what may be said, and
-`reached`, what is staged. A failed commit takes all staged ones with it (see `Stage`), so rolling back
+decisions (the *overlay*) and by nobody else. So there are two coverages: the durable one, whose heads are the
+`vector` that may be told, and the one that is `reached` when all staged rows are. A failed commit takes all staged ones with it (see `Stage`), so rolling back
 means forgetting the overlay; sequence numbers are never used again.
 
 Invariants (checked by the simulator after every event):
-S1 a dot names one entry for ever; S2 vector[o] >= s means that (o, s) or what supersedes it is held, durably;
+S1 a dot names one entry for ever; S2 what is covered is held, or what supersedes it is, durably;
 S3 an arriving entry whose dot is covered and absent is dead and dropped; S4 merging is idempotent,
 commutative and associative.
 """
@@ -27,6 +27,7 @@ from ..turn import Turn
 from ..types import CommitNumber, LinkId, NodeId, Payload
 from ..wire.fields import Counter
 from ..wire.registry import Route, Stream
+from .coverage import NOTHING, Coverage
 from .entry import Row, from_row, row_bytes, to_row, version_text
 from .store import DamagedRow, Origin, Slot, Store
 from .tally import Change, Tally
@@ -70,7 +71,7 @@ class Pending(msgspec.Struct):
     swept_ms: int
     change: Change
     slots: list[Slot]
-    heads: dict[Origin, int]
+    covered: dict[Origin, Coverage]
     own: list[Entry]
 
 
@@ -79,8 +80,9 @@ class Replica:
 
     def __init__(self, me: Origin, store: Store, clock: HybridClock) -> None:
         self._me, self._store, self._clock = me, store, clock
-        self.vector = store.heads()
-        self.reached = dict(self.vector)
+        self._durable = store.coverage()
+        self.reached = dict(self._durable)
+        self.vector = {origin: coverage.head for origin, coverage in self._durable.items()}
         self._next_seq = self.vector.get(me, 0) + 1
         self._said = self._next_seq - 1  # our entries up to here were sent, or are left to sync
         self._overlay: dict[Slot, Staged] = {}
@@ -106,7 +108,7 @@ class Replica:
         self._stage(turn, entry, self._newest(slot))
         pending = self._commit_of(turn)
         pending.own.append(entry)
-        pending.heads[self._me] = self.reached[self._me] = entry.seq
+        pending.covered[self._me] = self.reached[self._me] = Coverage(entry.seq)
         return entry
 
     def refuse(self, slot: Slot, if_version: str | None, if_absent: bool, time_ms: int) -> Refused | None:
@@ -160,10 +162,10 @@ class Replica:
 
     def merge(self, turn: Turn, origin: Origin, rows: Iterable[Row]) -> int:
         """Stage what is newer than ours; how many that were."""
-        covered = self.reached.get(origin, 0)
+        covered = self.reached.get(origin, NOTHING)
         merged = 0
         for row in rows:
-            if row.seq <= covered:
+            if covered.has(row.seq):
                 continue
             entry = from_row(origin, row)
             self._clock.observe(entry.hlc)
@@ -176,21 +178,18 @@ class Replica:
         return merged
 
     def merge_batch(self, turn: Turn, author: NodeId, batch: Batch) -> bool:
-        """Take in a batch; False when entries before it are missing, so that the head stays."""
+        """Take in a batch; False when entries before it are missing, so that the head stays behind."""
         origin = (author, batch.lineage)
         self.merge(turn, origin, batch.rows)
-        if batch.first > self.reached.get(origin, 0) + 1:
-            return False
-        self.advance(turn, origin, batch.last)
-        return True
+        self._cover(turn, origin, batch.first, batch.last)
+        return self.reached_head(origin) >= batch.last
 
     def advance(self, turn: Turn, origin: Origin, head: int) -> None:
         """All up to `head` is staged here, or superseded by what is."""
-        if head > self.reached.get(origin, -1):
-            self.reached[origin] = head
-            self._commit_of(turn).heads[origin] = head
-            if origin == self._me:
-                self._next_seq = max(self._next_seq, head + 1)
+        self._cover(turn, origin, 0, head)
+
+    def reached_head(self, origin: Origin) -> int:
+        return self.reached.get(origin, NOTHING).head
 
     # Commits
 
@@ -199,8 +198,8 @@ class Replica:
         if self._current is None:
             return
         pending, self._current = self._current, None
-        for (node, lineage), head in pending.heads.items():
-            turn.stage(HeadRow(node, lineage, head))
+        for (node, lineage), coverage in pending.covered.items():
+            turn.stage(HeadRow(node, lineage, coverage.head, coverage.beyond))
         if pending.slots:
             turn.stage(MarkRow(HLC_MARK, self._clock.last.to_bytes(8, "big")))
             turn.stage(MarkRow(TALLY_MARK, self.tally.encode()))
@@ -209,14 +208,16 @@ class Replica:
     def committed(self, number: CommitNumber) -> tuple[list[Entry], dict[Origin, int]]:
         """All staged up to `number` is durable. Returns our own entries among it and the heads that moved."""
         own: list[Entry] = []
-        heads: dict[Origin, int] = {}
+        covered: dict[Origin, Coverage] = {}
         while self._pending and self._pending[0].number <= number:
             pending = self._pending.popleft()
             self.tally.commit(pending.change)
-            heads.update(pending.heads)
+            covered.update(pending.covered)
             own += pending.own
             for slot in pending.slots:
                 self._settle(slot, pending)
+        self._durable.update(covered)
+        heads = {origin: coverage.head for origin, coverage in covered.items()}
         self.vector.update(heads)
         return own, heads
 
@@ -229,7 +230,7 @@ class Replica:
                 self.tally.expire(kept)
         self._overlay.clear()
         self._pending.clear()
-        self.reached = dict(self.vector)
+        self.reached = dict(self._durable)
 
     def batches(self, own: list[Entry]) -> list[Batch]:
         """What other members must hear of our entries that became durable, in pieces that fit a frame.
@@ -264,7 +265,15 @@ class Replica:
         """Know an origin even before its head moves: what it wrote may supersede what others wrote."""
         if len(self.reached) >= ORIGINS_MAX:
             raise RemoteFault(Fault.QUOTA, f"more than {ORIGINS_MAX} origins")
-        self.advance(turn, origin, 0)
+        self._commit_of(turn).covered[origin] = self.reached[origin] = NOTHING
+
+    def _cover(self, turn: Turn, origin: Origin, first: int, last: int) -> None:
+        before = self.reached.get(origin)
+        after = (before or NOTHING).with_range(first, last)
+        if after != before:
+            self._commit_of(turn).covered[origin] = self.reached[origin] = after
+            if origin == self._me:
+                self._next_seq = max(self._next_seq, after.head + 1)
 
     def _commit_of(self, turn: Turn) -> Pending:
         if self._current is None:

@@ -144,7 +144,7 @@ class Sync:
             self._pulling = None
             self._enqueue(turn, pulling.link)
         for origin, wanted in list(self._wanted.items()):
-            if self._replica.reached.get(origin, 0) >= wanted.head or wanted.link not in self._links:
+            if self._replica.reached_head(origin) >= wanted.head or wanted.link not in self._links:
                 del self._wanted[origin]
             elif now_s >= wanted.since_s + self._config.catch_up_s:
                 self._wanted[origin] = Wanted(wanted.head, wanted.link, now_s + self._config.sync_idle_s)
@@ -159,7 +159,7 @@ class Sync:
         for node, lineage, head in heads:
             origin = (NodeId(node), lineage)
             known[origin] = max(head, known.get(origin, 0))
-            if head > self._replica.reached.get(origin, 0) and len(self._wanted) < ORIGINS_MAX:
+            if head > self._replica.reached_head(origin) and len(self._wanted) < ORIGINS_MAX:
                 since_s = self._wanted[origin].since_s if origin in self._wanted else turn.now.mono_s
                 self._wanted[origin] = Wanted(head, link, since_s)
 

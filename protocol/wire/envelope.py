@@ -45,10 +45,16 @@ class Unopened(msgspec.Struct, frozen=True):
 
     header: Header
     envelope: Envelope
+    raw: bytes
 
     @property
     def origin(self) -> NodeId:
         return NodeId(self.header.origin)
+
+    @property
+    def frame(self) -> bytes:
+        """The bytes as they came, to be handed on: what the author signed is never encoded again."""
+        return frame(Kind.ENVELOPE, self.raw)
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -84,7 +90,7 @@ def read_header(envelope_bytes: bytes) -> Unopened:
     """The outer shape only. Raises RemoteFault MALFORMED."""
     try:
         envelope = _envelopes.decode(envelope_bytes)
-        return Unopened(_headers.decode(envelope.body), envelope)
+        return Unopened(_headers.decode(envelope.body), envelope, envelope_bytes)
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as why:
         raise RemoteFault(Fault.MALFORMED, f"envelope: {why}") from None
 

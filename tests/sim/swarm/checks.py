@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from protocol.effects import Entry
 from protocol.membership.table import State
+from protocol.replica.coverage import NOTHING
 from protocol.replica.entry import DIGEST_MODULUS, item_hash
 from protocol.replica.store import Origin
 
@@ -61,9 +62,10 @@ class Checks:
         """One node moved: what it says is durable (S2) and never goes back (D2); a tick moves its deadline (L1)."""
         assert host.node is not None
         require(host.node.deadline_s > now or not ticked, f"L1: {host.name} leaves its deadline in the past")
-        vector, durable = host.node.replica.vector, host.disk.heads()
+        vector, durable = host.node.replica.vector, host.disk.coverage()
         for origin, head in vector.items():
-            require(head <= durable.get(origin, 0), f"S2: {host.name} speaks of a head that is not durable")
+            held = durable.get(origin, NOTHING).head
+            require(head <= held, f"S2: {host.name} speaks of a head that is not durable")
         before = self._vectors.get(f"{host.name}/{host.life}", {})
         for origin, head in before.items():
             require(vector.get(origin, 0) >= head, f"D2: a head of {host.name} went back")
@@ -72,9 +74,9 @@ class Checks:
     def in_full(self) -> None:
         """Every covered entry is held or superseded, on every disk (S2)."""
         for host in self._hosts.values():
-            heads = host.disk.heads()
+            coverage = host.disk.coverage()
             for (node, lineage, seq), entry in self._dots.items():
-                if seq <= heads.get((entry.node, lineage), 0):
+                if coverage.get((entry.node, lineage), NOTHING).has(seq):
                     held = host.disk.get(entry.keyspace, entry.key)
                     require(
                         held is not None and held.version >= entry.version,

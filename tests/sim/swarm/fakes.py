@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 
 from protocol.effects import Entry, HeadRow, MarkRow, RecordRow, StoreRow
+from protocol.replica.coverage import NOTHING, Coverage
 from protocol.replica.store import Origin, Slot
 from protocol.types import ClusterId, Grant, NodeId
 
@@ -64,7 +65,7 @@ class Disk:
     def __init__(self) -> None:
         self.entries: dict[Slot, Entry] = {}
         self._by_origin: dict[Origin, dict[int, Slot]] = {}
-        self._heads: dict[Origin, int] = {}
+        self._coverage: dict[Origin, Coverage] = {}
         self._marks: dict[str, bytes] = {}
         self._records: dict[str, dict[bytes, bytes]] = {}
 
@@ -74,8 +75,8 @@ class Disk:
             match row:
                 case Entry():
                     self._put(row)
-                case HeadRow(node, lineage, head):
-                    self._heads[node, lineage] = head
+                case HeadRow(node, lineage, head, beyond):
+                    self._coverage[node, lineage] = Coverage(head, beyond)
                 case MarkRow(name, value):
                     self._marks[name] = value
                 case RecordRow(kind, key, None):
@@ -114,9 +115,9 @@ class Disk:
     def snapshot(self) -> Iterator[None]:
         yield
 
-    def heads(self) -> dict[Origin, int]:
-        known: dict[Origin, int] = dict.fromkeys(self._by_origin, 0)
-        return known | self._heads
+    def coverage(self) -> dict[Origin, Coverage]:
+        known: dict[Origin, Coverage] = dict.fromkeys(self._by_origin, NOTHING)
+        return known | self._coverage
 
     def mark(self, name: str) -> bytes | None:
         return self._marks.get(name)

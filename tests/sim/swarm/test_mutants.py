@@ -12,6 +12,7 @@ import pytest
 
 from protocol.effects import Effect
 from protocol.node import Node
+from protocol.replica.coverage import Coverage
 from protocol.replica.replica import HLC_MARK, TALLY_MARK, Batch
 from protocol.turn import Turn
 from protocol.types import NodeId
@@ -36,7 +37,13 @@ class SpeaksOfStaged(Node):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.replica.vector = self.replica.reached
+        advance = self.replica._cover
+
+        def cover(turn: Turn, origin: Any, first: int, last: int) -> None:
+            advance(turn, origin, first, last)
+            self.replica.vector[origin] = self.replica.reached_head(origin)
+
+        self.replica._cover = cover  # type: ignore[method-assign]
 
 
 class CutsAtTheEnd(Node):
@@ -134,11 +141,9 @@ class LowersHeads(Node):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        advance = self.replica.advance
 
         def lower(turn: Turn, origin: Any, head: int) -> None:
-            self.replica.reached[origin] = min(head, self.replica.reached.get(origin, head))
-            advance(turn, origin, head)
+            self.replica._commit_of(turn).covered[origin] = self.replica.reached[origin] = Coverage(head)
 
         self.replica.advance = lower  # type: ignore[method-assign]
 
