@@ -40,6 +40,8 @@ class Config(msgspec.Struct, frozen=True):
     """An announced head that gossip does not bring within this time is pulled by a sync session."""
     sync_idle_s: float = 5.0
     """A sync session without progress for so long is given up and begun anew."""
+    sync_progress_s: float = 2.0
+    """How often a long session tells the log how far it is."""
     sync_rows_max: int = SYNC_ROWS_MAX
     """Rows of one chunk; the simulator makes it small, so that sessions have many."""
     gossip_grace_s: float = 0.05

@@ -58,12 +58,13 @@ from .membership.invitations import TICKET_RECORD, Invitations
 from .membership.membership import MEMBER_RECORD, Membership
 from .membership.record import Goodbye, Heartbeat, MemberRecord
 from .membership.table import decode_member
-from .replica import replica as replication
-from .replica import sync as syncing
+from .replica import messages as replication
 from .replica.entry import keyspace_id
-from .replica.replica import HLC_MARK, Batch, Page, Replica
+from .replica.messages import Batch, Chunk, Holding, More, Pull
+from .replica.replica import HLC_MARK, Page, Replica
+from .replica.serving import Serving
 from .replica.store import DamagedRow, Origin, Store
-from .replica.sync import Chunk, More, Pull, Sync
+from .replica.sync import Sync
 from .turn import Held, Say, Turn
 from .types import CommitNumber, Instant, Keys, LinkId, NodeId, Payload
 from .wire import hello
@@ -81,7 +82,7 @@ SEED_RECORD = "seed"
 
 def build_registry() -> Registry:
     """Every message of this build."""
-    return Registry((*hello.ROUTES, *record.ROUTES, *replication.ROUTES, *syncing.ROUTES, *gossiping.ROUTES))
+    return Registry((*hello.ROUTES, *record.ROUTES, *replication.ROUTES, *gossiping.ROUTES))
 
 
 class Link(msgspec.Struct):
@@ -122,6 +123,7 @@ class Node:
         self.origin: Origin = (keys.node_id, identity.lineage)
         self.replica = Replica(self.origin, store, self.clock)
         self.sync = Sync(config, self.replica, store)
+        self.serving = Serving(config, self.replica, store)
         known = [decode_member(stored) for stored in store.records(MEMBER_RECORD).values()]
         self.membership = Membership(config, keys, identity.run, now.wall_ms, random, known)
         self.gossip = Gossip(config, (keys.node_id, identity.run))
@@ -163,9 +165,10 @@ class Node:
             Heartbeat: self._on_heartbeat,
             Goodbye: self._on_goodbye,
             Batch: self._on_batch,
-            Pull: lambda turn, link, _, pull: self.sync.on_pull(turn, link.id, pull),
+            Pull: self._on_pull,
             Chunk: lambda turn, link, _, chunk: self.sync.on_chunk(turn, link.id, chunk),
-            More: lambda turn, link, _, more: self.sync.on_more(turn, link.id, more),
+            More: lambda turn, link, _, more: self.serving.on_more(turn, link.id, more),
+            Holding: lambda turn, link, _, holding: self.sync.announced(turn, link.id, holding.heads),
             HeldStreams: lambda turn, link, _, held: self.gossip.on_held(turn, link.id, held),
             Want: lambda turn, link, _, want: self.gossip.on_want(turn, link.id, want),
         }
@@ -273,6 +276,7 @@ class Node:
         self._settled = self._staged
         self.store_failed = event.why
         self.replica.failed()
+        self.sync.failed(turn.now.mono_s)
         self.membership.save_failed(turn.now)
         turn.log("store.failed", why=event.why)
         held, self._held = self._held, deque()
@@ -293,13 +297,14 @@ class Node:
 
     def _on_link_up(self, turn: Turn, event: LinkUp) -> None:
         established = event.established
+        known_run = self.membership.known_run(established.peer)
         if event.seed and event.dialled is not None:
             self.membership.seed_answered(turn, event.dialled, established.peer)
         kept = self.membership.link_up(turn, event.link, established.peer, established.run, event.dialled)
         if kept:
             self._links[event.link] = Link(event.link, established, LINK_FRAMES_BURST_MAX, turn.now.mono_s)
             self.gossip.link_up(turn, event.link)
-            self.sync.link_up(turn, event.link, established.peer)
+            self.sync.link_up(turn, event.link, established.peer, known_run)
 
     def _on_link_down(self, turn: Turn, event: LinkDown) -> None:
         self._forget_link(turn, event.link, event.why, duplicate=event.fault is Fault.DUPLICATE)
@@ -307,6 +312,7 @@ class Node:
     def _forget_link(self, turn: Turn, link: LinkId, why: str, *, duplicate: bool = False) -> None:
         self._links.pop(link, None)
         self.gossip.link_down(link)
+        self.serving.stop(link)
         self.sync.link_down(turn, link)
         self.membership.link_down(turn, link, why, duplicate=duplicate)
 
@@ -400,6 +406,10 @@ class Node:
 
     def _on_goodbye(self, turn: Turn, link: Link, _: Unopened, goodbye: Goodbye) -> None:
         self.membership.on_goodbye(turn, link.peer, goodbye)
+
+    def _on_pull(self, turn: Turn, link: Link, _: Unopened, pull: Pull) -> None:
+        self.sync.announced(turn, link.id, pull.vector)
+        self.serving.on_pull(turn, link.id, pull)
 
     def _on_batch(self, turn: Turn, link: Link, unopened: Unopened, batch: Batch) -> None:
         if batch.last < batch.first or any(not batch.first <= row.seq <= batch.last for row in batch.rows):

@@ -8,7 +8,7 @@ import msgspec
 
 from protocol.inputs import Event
 from protocol.node import Node
-from protocol.replica.sync import as_heads
+from protocol.replica.messages import as_heads
 from protocol.types import Instant
 
 from ..daemon.runtime import Runtime

@@ -141,6 +141,11 @@ class Membership:
         member = self.table.members.get(origin)
         return member is not None and member.order >= (run, incarnation)
 
+    def known_run(self, node: NodeId) -> int:
+        """The latest run of a node that was heard of, 0: none."""
+        member = self.table.members.get(node)
+        return member.run if member is not None else 0
+
     def is_member(self, node: NodeId) -> bool:
         """Whether this node's certificates were seen and found good."""
         return node in self.table.members

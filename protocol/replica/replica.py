@@ -3,8 +3,9 @@
 Last write wins: an entry replaces another of its key iff its version `(hlc, node, lineage, seq)` is greater.
 Rows are staged first and count only once their commit is durable: until then they are seen by later
 decisions (the *overlay*) and by nobody else. So there are two coverages: the durable one, whose heads are the
-`vector` that may be told, and the one that is `reached` when all staged rows are. A failed commit takes all staged ones with it (see `Stage`), so rolling back
-means forgetting the overlay; sequence numbers are never used again.
+`vector` that may be told, and the one that is `reached` when all staged rows are. A failed commit takes all
+staged ones with it (see `Stage`), so rolling back means forgetting the overlay; sequence numbers are never
+used again.
 
 Invariants (checked by the simulator after every event):
 S1 a dot names one entry for ever; S2 what is covered is held, or what supersedes it is, durably;
@@ -24,29 +25,16 @@ from ..effects import Entry, HeadRow, MarkRow
 from ..errors import Fault, Refused, RemoteFault
 from ..limits import BATCH_BYTES_MAX, ORIGINS_MAX, SCAN_BYTES_MAX, SCAN_ITEMS_MAX
 from ..turn import Turn
-from ..types import CommitNumber, LinkId, NodeId, Payload
-from ..wire.fields import Counter
-from ..wire.registry import Route, Stream
+from ..types import CommitNumber, LinkId, NodeId
 from .coverage import NOTHING, Coverage
 from .entry import Row, from_row, row_bytes, to_row, version_text
+from .messages import Batch
 from .store import DamagedRow, Origin, Slot, Store
 from .tally import Change, Tally
 from .walk import Walk
 
 HLC_MARK = "hlc"
 TALLY_MARK = "tally"
-
-
-class Batch(Payload, frozen=True):
-    """Entries `first` to `last` of one lineage of its author: what of them is not superseded."""
-
-    lineage: Counter
-    first: Counter
-    last: Counter
-    rows: list[Row]
-
-
-ROUTES = (Route(20, Batch, Stream.GOSSIP, bulk=True),)
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -93,6 +81,11 @@ class Replica:
         """Walks under way: they are told of every replacement before it is committed."""
 
     # What a client asks for
+
+    @property
+    def lineage(self) -> int:
+        """Ours; it also names this store."""
+        return self._me[1]
 
     @property
     def own_head(self) -> int:

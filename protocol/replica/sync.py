@@ -1,83 +1,41 @@
-"""Delta sync: a peer's entries that we lack, found by version vector and pulled chunk by chunk.
+"""Delta sync, the receiving half: a peer's entries that we lack, found by version vector, pulled chunk by chunk.
 
-The receiver pulls: `Pull` carries its vector, each `Chunk` is asked for with `More` only after the one
-before is durable, so nothing piles up on either side and a slow disk slows the sender. One session is pulled
-at a time; others wait, and find little left when their turn comes.
+`Pull` carries our vector; each `Chunk` is asked for with `More` only after the one before is durable, so nothing
+piles up on either side and a slow disk slows the sender. One session is pulled at a time; others wait, and find
+little left when their turn comes. The vector of the sender's cut comes with the first chunk and counts with the
+last: only then may ours advance (see serving.py and walk.py for the sender).
 
-The sender reads one consistent cut of its durable state (`walk.py`); the vector of that cut goes with the last
-chunk, and only then may the receiver's vector advance.
-
-A session starts when a link comes up and when an announced head is not reached in time, never because
-two moving digests differ. It has no state worth keeping: a lost session begins anew from the vector.
+A session starts when a link comes up and when an announced head is not reached in time, never because two moving
+digests differ. One that breaks goes on later where it stopped: with every chunk we store how far the walk through
+that peer's store has come, and tell it so when we meet the same store again.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Annotated
 
 import msgspec
 
 from ..config import Config
-from ..effects import Entry, Synced
+from ..effects import MarkRow, Synced
 from ..errors import Fault, RemoteFault
 from ..limits import ORIGINS_MAX
 from ..turn import Turn
-from ..types import LinkId, NodeId, Payload
-from ..wire.fields import Counter, Head, Id32
-from ..wire.registry import Route, Stream
-from .entry import Row, to_row
+from ..types import LinkId, NodeId
+from ..wire.fields import Head
+from .messages import Chunk, Floor, Heads, More, Pull, as_heads, as_vector
 from .replica import Replica
-from .store import DamagedRow, Origin, Store
-from .walk import Walk
+from .store import Origin, Store
 
-Heads = Annotated[list[Head], msgspec.Meta(max_length=ORIGINS_MAX)]
-
-
-class Pull(Payload, frozen=True):
-    """Send me what I lack; this is my vector."""
-
-    session: Counter
-    vector: Heads
+RESUME_MARK = "resume"
 
 
-class Group(Payload, frozen=True):
-    """Rows of one origin."""
+class Resume(msgspec.Struct, frozen=True):
+    """How far a walk through one store has come; stored with the rows that it brought."""
 
-    node: Id32
-    lineage: Counter
-    rows: list[Row]
-
-
-class Chunk(Payload, frozen=True):
-    """Piece `index` of a session. `vector` is there in the last one only: all of it is covered now."""
-
-    session: Counter
-    index: Counter
-    groups: list[Group]
-    vector: Heads | None
-
-
-class More(Payload, frozen=True):
-    """Everything before `index` is durable here: send that one."""
-
-    session: Counter
-    index: Counter
-
-
-ROUTES = (
-    Route(21, Pull, Stream.LINK),
-    Route(22, Chunk, Stream.LINK, bulk=True),
-    Route(23, More, Stream.LINK),
-)
-
-
-class Serving(msgspec.Struct):
-    """A session that we feed."""
-
-    session: int
-    walk: Walk
-    index: int = 0
+    node: NodeId
+    lineage: int
+    heads: Heads
 
 
 class Pulling(msgspec.Struct):
@@ -87,8 +45,21 @@ class Pulling(msgspec.Struct):
     node: NodeId
     session: int
     progress_s: float
+    told_s: float
     index: int = 0
     rows: int = 0
+    cut: dict[Origin, int] = {}
+    started_at: dict[Origin, int] = {}
+    floor: dict[Origin, int] = {}
+
+    @property
+    def percent(self) -> int:
+        """How much of what was lacking has come; superseded entries count as come."""
+        lacking = sum(max(0, head - self.started_at.get(origin, 0)) for origin, head in self.cut.items())
+        came = 0
+        for origin, head in self.floor.items():
+            came += max(0, min(head, self.cut.get(origin, 0)) - self.started_at.get(origin, 0))
+        return 100 * came // lacking if lacking else 0
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -99,38 +70,46 @@ class Wanted(msgspec.Struct, frozen=True):
     since_s: float
 
 
+class Lag(msgspec.Struct, frozen=True):
+    """How far this node and a peer are apart, in numbers of entries: superseded ones count too."""
+
+    behind: int
+    ahead: int
+    last_sync_ms: int | None
+    percent: int | None  # of the session that runs
+
+
 class Sync:
-    """All sessions of one node, and what it knows of its peers' heads."""
+    """All that one node pulls, and what it knows of its peers' heads."""
 
     def __init__(self, config: Config, replica: Replica, store: Store) -> None:
         self._config, self._replica, self._store = config, replica, store
         self._links: dict[LinkId, NodeId] = {}
-        self._serving: dict[LinkId, Serving] = {}
         self._pulling: Pulling | None = None
-        self._queue: deque[LinkId] = deque()
+        self._queue: deque[tuple[LinkId, int]] = deque()
         self._wanted: dict[Origin, Wanted] = {}
         self._sessions = 0
-        self.peer_heads: dict[LinkId, dict[Origin, int]] = {}
-        """What each linked peer holds durably, as far as it told us."""
+        self._retry_s = float("inf")
+        self._resume = self._stored_resume()
+        self.peer_heads: dict[NodeId, dict[Origin, int]] = {}
+        """What each peer holds durably, as far as it told us."""
+        self.last_sync_ms: dict[NodeId, int] = {}
 
     @property
     def deadline_s(self) -> float:
         times = [wanted.since_s + self._config.catch_up_s for wanted in self._wanted.values()]
         if self._pulling is not None:
             times.append(self._pulling.progress_s + self._config.sync_idle_s)
-        return min(times, default=float("inf"))
+        return min(*times, self._retry_s) if times else self._retry_s
 
-    def link_up(self, turn: Turn, link: LinkId, node: NodeId) -> None:
+    def link_up(self, turn: Turn, link: LinkId, node: NodeId, known_run: int) -> None:
+        """`known_run`: the latest run of the peer that we heard of before, 0: none."""
         self._links[link] = node
-        self.peer_heads[link] = {}
-        self._enqueue(turn, link)
+        self._enqueue(turn, link, known_run)
 
     def link_down(self, turn: Turn, link: LinkId) -> None:
         self._links.pop(link, None)
-        self.peer_heads.pop(link, None)
-        self._stop_serving(link)
-        if link in self._queue:
-            self._queue.remove(link)
+        self._queue = deque(waiting for waiting in self._queue if waiting[0] != link)
         if self._pulling is not None and self._pulling.link == link:
             self._pulling = None
         self._start_next(turn)
@@ -149,106 +128,124 @@ class Sync:
             elif now_s >= wanted.since_s + self._config.catch_up_s:
                 self._wanted[origin] = Wanted(wanted.head, wanted.link, now_s + self._config.sync_idle_s)
                 self._enqueue(turn, wanted.link)
+        if now_s >= self._retry_s:
+            self._retry_s = float("inf")
+            for link in self._links:
+                self._enqueue(turn, link)
         self._start_next(turn)
+
+    def failed(self, now_s: float) -> None:
+        """What was staged is lost, and with it perhaps the end of a session: pull again, but not at once."""
+        self._resume = self._stored_resume()
+        self._pulling = None
+        self._retry_s = now_s + self._config.sync_idle_s
 
     def announced(self, turn: Turn, link: LinkId, heads: list[Head]) -> None:
         """A peer says what it holds."""
-        known = self.peer_heads.get(link)
-        if known is None:
+        node = self._links.get(link)
+        if node is None:
             return
-        for node, lineage, head in heads:
-            origin = (NodeId(node), lineage)
+        known = self.peer_heads.setdefault(node, {})
+        for author, lineage, head in heads:
+            origin = (NodeId(author), lineage)
             known[origin] = max(head, known.get(origin, 0))
             if head > self._replica.reached_head(origin) and len(self._wanted) < ORIGINS_MAX:
                 since_s = self._wanted[origin].since_s if origin in self._wanted else turn.now.mono_s
                 self._wanted[origin] = Wanted(head, link, since_s)
 
+    def holders(self, origin: Origin, head: int) -> int:
+        """How many peers have told us that they hold all of this origin up to `head`."""
+        return sum(1 for heads in self.peer_heads.values() if heads.get(origin, 0) >= head)
+
     def lacking(self, origin: Origin, head: int) -> list[LinkId]:
         """Linked peers that have not told us yet that they hold all of this origin up to `head`."""
-        return [link for link, heads in self.peer_heads.items() if heads.get(origin, 0) < head]
+        links = self._links.items()
+        return [link for link, node in links if self.peer_heads.get(node, {}).get(origin, 0) < head]
 
-    def on_pull(self, turn: Turn, link: LinkId, pull: Pull) -> None:
-        self.announced(turn, link, pull.vector)
-        self._serving[link] = Serving(pull.session, self._replica.walk(link, as_vector(pull.vector)))
-        self._serve(turn, link)
-
-    def on_more(self, turn: Turn, link: LinkId, more: More) -> None:
-        serving = self._serving.get(link)
-        if serving is not None and serving.session == more.session and serving.index == more.index:
-            self._serve(turn, link)
+    def lag(self, node: NodeId) -> Lag:
+        """How far apart this node and a peer are."""
+        mine, theirs = self._replica.vector, self.peer_heads.get(node, {})
+        behind = sum(max(0, head - mine.get(origin, 0)) for origin, head in theirs.items())
+        ahead = sum(max(0, head - theirs.get(origin, 0)) for origin, head in mine.items())
+        pulling = self._pulling
+        percent = pulling.percent if pulling is not None and pulling.node == node else None
+        return Lag(behind, ahead, self.last_sync_ms.get(node), percent)
 
     def on_chunk(self, turn: Turn, link: LinkId, chunk: Chunk) -> None:
+        """Raises RemoteFault MALFORMED for a chunk out of order."""
         pulling = self._pulling
         if pulling is None or (pulling.link, pulling.session) != (link, chunk.session):
             return  # a session that we gave up
-        if chunk.index != pulling.index:
+        if chunk.index != pulling.index or (chunk.cut is None) != (chunk.index > 0):
             raise RemoteFault(
                 Fault.MALFORMED, f"chunk {chunk.index} of a sync session, expected {pulling.index}"
             )
+        if chunk.cut is not None:
+            pulling.cut = as_vector(chunk.cut)
+            if self._resume is None or self._resume.lineage != chunk.lineage:
+                pulling.floor = {}  # another store than the one that the floor was for
         pulling.progress_s = turn.now.mono_s
         pulling.index += 1
         for group in chunk.groups:
             pulling.rows += self._replica.merge(turn, (NodeId(group.node), group.lineage), group.rows)
-        if chunk.vector is None:
-            turn.say_after_commit((link,), More(chunk.session, pulling.index))
+        if chunk.last:
+            self._complete(turn, pulling)
         else:
-            self._complete(turn, pulling, chunk.vector)
+            self._remember(turn, pulling, chunk)
+            turn.say_after_commit((link,), More(chunk.session, pulling.index))
+            self._tell_progress(turn, pulling)
 
-    def _complete(self, turn: Turn, pulling: Pulling, vector: list[Head]) -> None:
-        self.announced(turn, pulling.link, vector)
-        for origin, head in as_vector(vector).items():
+    def _complete(self, turn: Turn, pulling: Pulling) -> None:
+        self.announced(turn, pulling.link, as_heads(pulling.cut))
+        for origin, head in pulling.cut.items():
             self._replica.advance(turn, origin, head)
+        if self._resume is not None:
+            self._resume = None
+            turn.stage(MarkRow(RESUME_MARK, b""))
+        self.last_sync_ms[pulling.node] = turn.now.wall_ms
         turn.do_after_commit(Synced(pulling.node, pulling.rows))
         self._pulling = None
         self._start_next(turn)
 
-    def _enqueue(self, turn: Turn, link: LinkId) -> None:
-        if link in self._links and link not in self._queue:
-            self._queue.append(link)
+    def _remember(self, turn: Turn, pulling: Pulling, chunk: Chunk) -> None:
+        """Store, with the rows, how far this walk has come."""
+        if chunk.position is None:
+            return
+        node, lineage, seq = chunk.position
+        position = (NodeId(node), lineage)
+        for origin, head in pulling.cut.items():
+            if origin < position:
+                pulling.floor[origin] = head
+            elif origin == position:
+                pulling.floor[origin] = min(seq, head)
+        self._resume = Resume(pulling.node, chunk.lineage, as_heads(pulling.floor))
+        turn.stage(MarkRow(RESUME_MARK, msgspec.msgpack.encode(self._resume)))
+
+    def _tell_progress(self, turn: Turn, pulling: Pulling) -> None:
+        if turn.now.mono_s >= pulling.told_s + self._config.sync_progress_s:
+            pulling.told_s = turn.now.mono_s
+            percent, rows = str(pulling.percent), str(pulling.rows)
+            turn.log("sync.progress", peer=pulling.node.hex()[:8], percent=percent, rows=rows)
+
+    def _stored_resume(self) -> Resume | None:
+        stored = self._store.mark(RESUME_MARK)
+        return msgspec.msgpack.decode(stored, type=Resume) if stored else None
+
+    def _enqueue(self, turn: Turn, link: LinkId, known_run: int = 0) -> None:
+        if link in self._links and all(waiting != link for waiting, _ in self._queue):
+            self._queue.append((link, known_run))
         self._start_next(turn)
 
     def _start_next(self, turn: Turn) -> None:
         if self._pulling is not None or not self._queue:
             return
-        link = self._queue.popleft()
+        link, known_run = self._queue.popleft()
+        node, now_s = self._links[link], turn.now.mono_s
         self._sessions += 1
-        self._pulling = Pulling(link, self._links[link], self._sessions, turn.now.mono_s)
-        turn.say((link,), Pull(self._sessions, as_heads(self._replica.vector)))
-
-    def _serve(self, turn: Turn, link: LinkId) -> None:
-        serving = self._serving[link]
-        if serving.walk.broken:
-            self._stop_serving(link)
-            return
-        try:
-            entries, last = serving.walk.next_piece(self._store, self._config.sync_rows_max)
-        except DamagedRow as damaged:
-            turn.log("sync.damaged_row", row=str(damaged))
-            self._stop_serving(link)
-            return
-        vector = as_heads(serving.walk.cut) if last else None
-        turn.say((link,), Chunk(serving.session, serving.index, grouped(entries), vector))
-        serving.index += 1
-        if last:
-            self._stop_serving(link)
-
-    def _stop_serving(self, link: LinkId) -> None:
-        self._serving.pop(link, None)
-        self._replica.walks.pop(link, None)
-
-
-def grouped(entries: list[Entry]) -> list[Group]:
-    """Rows with their origin told once."""
-    groups: dict[Origin, Group] = {}
-    for entry in entries:
-        origin = (entry.node, entry.lineage)
-        groups.setdefault(origin, Group(*origin, [])).rows.append(to_row(entry))
-    return list(groups.values())
-
-
-def as_heads(vector: dict[Origin, int]) -> list[Head]:
-    return [(node, lineage, head) for (node, lineage), head in sorted(vector.items())]
-
-
-def as_vector(heads: list[Head]) -> dict[Origin, int]:
-    return {(NodeId(node), lineage): head for node, lineage, head in heads}
+        pulling = self._pulling = Pulling(link, node, self._sessions, now_s, now_s)
+        pulling.started_at = dict(self._replica.vector)
+        floor = None
+        if self._resume is not None and self._resume.node == node:
+            pulling.floor = as_vector(self._resume.heads)
+            floor = Floor(self._resume.lineage, self._resume.heads)
+        turn.say((link,), Pull(self._sessions, as_heads(self._replica.vector), known_run, floor))

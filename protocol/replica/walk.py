@@ -15,6 +15,7 @@ from collections.abc import Iterable
 
 from ..effects import Entry
 from ..limits import SYNC_CHUNK_BYTES_MAX, WALK_REPLACED_MAX
+from ..wire.fields import Head
 from .entry import row_bytes
 from .store import Origin, Slot, Store
 
@@ -40,6 +41,11 @@ class Walk:
         self._again: dict[Slot, None] = dict.fromkeys(staged)
         self.broken = False
         """More was replaced meanwhile than we remember: the session must begin anew."""
+
+    @property
+    def position(self) -> Head | None:
+        """Every entry of the cut before this (node, lineage, seq) was sent; None: the index is walked through."""
+        return (*self._origins[self._at], self._after_seq) if self._at < len(self._origins) else None
 
     def replaced(self, old: Entry) -> None:
         """`old` is about to be superseded.

@@ -13,7 +13,9 @@ import pytest
 from protocol.effects import Effect
 from protocol.node import Node
 from protocol.replica.coverage import Coverage
-from protocol.replica.replica import HLC_MARK, TALLY_MARK, Batch
+from protocol.replica.messages import Batch
+from protocol.replica.replica import HLC_MARK, TALLY_MARK
+from protocol.replica.sync import Pulling
 from protocol.turn import Turn
 from protocol.types import NodeId
 
@@ -47,18 +49,17 @@ class SpeaksOfStaged(Node):
 
 
 class CutsAtTheEnd(Node):
-    """The vector that ends a sync session is read at its end, not at its beginning."""
+    """Takes the heads that the peer has at the end of a session, not those of the cut that it walked."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        begin = self.replica.walk
+        complete = self.sync._complete
 
-        def walk(*of: Any) -> Any:
-            begun = begin(*of)
-            begun.cut = self.replica.vector
-            return begun
+        def complete_later(turn: Turn, pulling: Pulling) -> None:
+            pulling.cut = pulling.cut | self.sync.peer_heads.get(pulling.node, {})
+            complete(turn, pulling)
 
-        self.replica.walk = walk  # type: ignore[method-assign]
+        self.sync._complete = complete_later  # type: ignore[method-assign]
 
 
 class ForgetsReplaced(Node):
@@ -187,6 +188,16 @@ APART = lambda seed: Plan(  # noqa: E731
     full_check_steps=20,
     apart=("n2", "n3"),
 )
+BROKEN = lambda seed: Plan(  # noqa: E731
+    nodes=4,
+    faults_s=10,
+    quiet_s=15,
+    writes_per_s=60,
+    keys=60,
+    link_loss_every_s=0.2,
+    sync_rows_max=1,
+    full_check_steps=20,
+)
 SKEWED = lambda seed: Plan(nodes=2 + seed % 4, skew_ms=5000)  # noqa: E731
 MUTANTS: list[Mutant] = [
     (SaysAtOnce, "D1", plan_of),
@@ -220,8 +231,18 @@ def test_mutant_is_caught(mutant: type[Node], check: str, plan: Callable[[int], 
     pytest.fail(f"{mutant.__name__} does not trip {check}; it tripped: {sorted(set(caught))[:5]}")
 
 
-@pytest.mark.parametrize("plan", [APART, SKEWED], ids=["apart", "skewed"])
+@pytest.mark.parametrize("plan", [APART, BROKEN, SKEWED], ids=["apart", "broken", "skewed"])
 def test_the_true_node_holds_where_mutants_fall(plan: Callable[[int], Plan]) -> None:
     """The special plans are hard, not impossible: what they catch is the mutant, not the plan."""
     for seed in range(10):
         Swarm(seed, plan(seed)).run()
+
+
+def test_broken_sessions_go_on_where_they_stopped() -> None:
+    """The plan that breaks links does make sessions resume: else it would prove nothing about them."""
+    resumed = 0
+    for seed in range(5):
+        swarm = Swarm(seed, BROKEN(seed))
+        swarm.run()
+        resumed += sum(host.node.serving.resumed for host in swarm.hosts.values() if host.node)
+    assert resumed > 0
