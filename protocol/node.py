@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from . import gossip as gossiping
-from .clock import HybridClock
+from .clock import ClusterTime, HybridClock
 from .config import Config
 from .effects import Effect, Entry, RecordRow, Send, Stage
 from .errors import Fault, Refused, RemoteFault
@@ -56,7 +56,7 @@ from .limits import (
 from .membership import record
 from .membership.invitations import TICKET_RECORD, Invitations
 from .membership.membership import MEMBER_RECORD, Membership
-from .membership.record import Goodbye, Heartbeat, MemberRecord
+from .membership.record import Goodbye, Heartbeat, MemberRecord, News
 from .membership.table import decode_member
 from .replica import messages as replication
 from .replica.entry import keyspace_id
@@ -119,7 +119,8 @@ class Node:
         self.config, self.identity, self._keys, self._store = config, identity, keys, store
         self.registry = build_registry()
         self._sealer = Sealer(keys, self.registry, config.protocol_max, identity.run)
-        self.clock = HybridClock(int.from_bytes(store.mark(HLC_MARK) or b"", "big"))
+        self.time = ClusterTime(now)
+        self.clock = HybridClock(self.time, int.from_bytes(store.mark(HLC_MARK) or b"", "big"))
         self.origin: Origin = (keys.node_id, identity.lineage)
         self.replica = Replica(self.origin, store, self.clock)
         self.sync = Sync(config, self.replica, store)
@@ -197,7 +198,7 @@ class Node:
     def get(self, keyspace: str, key: bytes, now: Instant) -> Entry | Refused | None:
         """The committed live entry. Where `is_staged`, pass a `Barrier` first to see the newest."""
         try:
-            return self.replica.read((keyspace_id(keyspace), key), self.clock.time_ms(now.wall_ms))
+            return self.replica.read((keyspace_id(keyspace), key), self.time.time_ms(now))
         except DamagedRow as damaged:
             return damaged_row(damaged)
 
@@ -208,7 +209,7 @@ class Node:
         self, keyspace: str, prefix: bytes, after: bytes | None, limit: int, now: Instant
     ) -> Page | Refused:
         """A page of committed live entries; `after` is the `next` of the page before."""
-        time_ms = self.clock.time_ms(now.wall_ms)
+        time_ms = self.time.time_ms(now)
         try:
             return self.replica.scan(keyspace_id(keyspace), prefix, after, limit, time_ms)
         except DamagedRow as damaged:
@@ -254,11 +255,14 @@ class Node:
         self._on_tick(turn, Tick())
 
     def _on_tick(self, turn: Turn, _: Tick) -> None:
-        self.replica.sweep(self.clock.time_ms(turn.now.wall_ms))
+        if self.time.watch(turn.now):
+            turn.log("clock.jumped", by_ms=str(self.time.jump_ms), note="stamps follow the cluster's time")
+        self.replica.sweep(self.time.time_ms(turn.now))
         self.gossip.tick(turn)
         self.sync.tick(turn)
         heads = self._heads_to_announce(turn.now) if self.membership.is_beat_due(turn.now.mono_s) else []
-        self.membership.tick(turn, heads, self.gossip.to_announce(turn.now), self.lag_ms)
+        news = News(heads, self.gossip.to_announce(turn.now), self.time.steady_ms(turn.now), self.lag_ms)
+        self.membership.tick(turn, news)
         self._go_when_handed_over(turn)
 
     def _on_durable(self, turn: Turn, event: Durable) -> None:
@@ -399,7 +403,9 @@ class Node:
         self.membership.on_record(turn, link.id, origin, header.run, header.seq, payload, unopened.frame)
 
     def _on_heartbeat(self, turn: Turn, link: Link, _: Unopened, beat: Heartbeat) -> None:
-        self.membership.on_heartbeat(turn, link.id, link.peer, beat)
+        round_trip_ms = self.membership.on_heartbeat(turn, link.id, link.peer, beat)
+        if round_trip_ms is not None:
+            self.time.measured(link.peer, round_trip_ms, beat.steady_ms, turn.now)
         self.gossip.announced(turn, link.id, beat.streams)
         self.sync.announced(turn, link.id, beat.heads)
         self._go_when_handed_over(turn)
@@ -421,7 +427,7 @@ class Node:
 
     def _on_put(self, turn: Turn, put: Put) -> None:
         slot = (keyspace_id(put.keyspace), put.key)
-        time_ms = self.clock.time_ms(turn.now.wall_ms)
+        time_ms = self.time.time_ms(turn.now)
         refusal = check_write(put) or self.replica.refuse(slot, put.if_version, put.if_absent, time_ms)
         if refusal is not None:
             turn.reply_after_commit(put.ref, refusal)
@@ -431,7 +437,7 @@ class Node:
 
     def _on_delete(self, turn: Turn, delete: Delete) -> None:
         slot = (keyspace_id(delete.keyspace), delete.key)
-        time_ms = self.clock.time_ms(turn.now.wall_ms)
+        time_ms = self.time.time_ms(turn.now)
         refusal = self.replica.refuse(slot, delete.if_version, False, time_ms)
         if refusal is not None:
             turn.reply_after_commit(delete.ref, refusal)

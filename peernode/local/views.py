@@ -24,7 +24,7 @@ def name_of(api: Api, node: NodeId) -> str:
 def item_view(api: Api, entry: Entry) -> dict[str, object]:
     expires_in_ms = None
     if entry.expires_ms:
-        expires_in_ms = max(0, entry.expires_ms - api.node.clock.time_ms(api.now().wall_ms))
+        expires_in_ms = max(0, entry.expires_ms - api.node.time.time_ms(api.now()))
     return {
         "value": entry.value,
         "version": version_text(entry),

@@ -20,9 +20,8 @@ from ..errors import Fault, RemoteFault
 from ..limits import HEARTBEAT_ECHOES_MAX
 from ..turn import Turn
 from ..types import Instant, Keys, LinkId, NodeId
-from ..wire.fields import Head
 from .contacts import Contacts, Up
-from .record import Goodbye, Heartbeat, MemberRecord, own_record
+from .record import Goodbye, Heartbeat, MemberRecord, News, own_record
 from .table import Member, State, Table, encode_member
 
 if TYPE_CHECKING:
@@ -76,6 +75,7 @@ class Membership:
         """A handshake is over. Whether this is now the link to that node."""
         is_kept = self.contacts.link_up(turn, link, node, run, dialled)
         if is_kept:
+            self._beat_s = turn.now.mono_s
             turn.say((link,), self._record, seq=self._incarnation)
             self._send_table(turn, link)
         member = self.table.members.get(node)
@@ -172,14 +172,18 @@ class Membership:
         if record.left and self.contacts.by_link.get(link) == origin:
             turn.say((link,), Goodbye(run, incarnation))
 
-    def on_heartbeat(self, turn: Turn, link: LinkId, node: NodeId, beat: Heartbeat) -> None:
+    def on_heartbeat(self, turn: Turn, link: LinkId, node: NodeId, beat: Heartbeat) -> float | None:
+        """Returns the round trip in ms, if this beat tells it."""
         up = self.contacts.up(node)
         assert up is not None
         now_s = turn.now.mono_s
+        if up.stamp_ms == 0:
+            self._beat_s = now_s  # its first: with our echo it can measure our clock at once
+        round_trip_ms: float | None = None
         up.stamp_ms, up.stamp_at_s, up.lag_ms = beat.stamp_ms, now_s, beat.lag_ms
         for prefix, stamp_ms, held_ms in beat.echoes:
             if prefix == self._keys.node_id[:8]:
-                up.rtt_ms = max(0.0, now_s * 1000 - stamp_ms - held_ms)
+                up.rtt_ms = round_trip_ms = max(0.0, now_s * 1000 - stamp_ms - held_ms)
         if node in self.table.members:
             self._probe(turn, self.table.members[node])
         if beat.table == self.table.digest:
@@ -188,6 +192,7 @@ class Membership:
             del self._resend_after_s[link]
             turn.say((link,), self._record, seq=self._incarnation)
             self._send_table(turn, link)
+        return round_trip_ms
 
     def on_goodbye(self, turn: Turn, node: NodeId, goodbye: Goodbye) -> None:
         if self._farewell is not None and (goodbye.run, goodbye.incarnation) == (
@@ -198,15 +203,15 @@ class Membership:
 
     # Time
 
-    def tick(self, turn: Turn, heads: list[Head], streams: list[Head], lag_ms: int) -> None:
-        """Judge silence, dial, and beat when it is time, announcing `heads` and `streams`."""
+    def tick(self, turn: Turn, news: News) -> None:
+        """Judge silence, dial, and beat when it is time, with the `news`."""
         self._credit_lag(turn.now.mono_s)
         for node, up in self.contacts.linked():
             self._judge_silence(turn, node, up)
         self.contacts.dial_due(turn, self._addresses())
         if turn.now.mono_s >= self._beat_s:
             self._beat_s = turn.now.mono_s + self._config.heartbeat_s
-            turn.say(self.contacts.links(), self._heartbeat(turn.now, heads, streams, lag_ms))
+            turn.say(self.contacts.links(), self._heartbeat(turn.now, news))
         self._say_farewell(turn)
 
     def is_beat_due(self, now_s: float) -> bool:
@@ -305,7 +310,7 @@ class Membership:
             for _, up in self.contacts.linked():
                 up.last_rx_s += lag_s
 
-    def _heartbeat(self, now: Instant, heads: list[Head], streams: list[Head], lag_ms: int) -> Heartbeat:
+    def _heartbeat(self, now: Instant, news: News) -> Heartbeat:
         echoes = [
             (node[:8], up.stamp_ms, int((now.mono_s - up.stamp_at_s) * 1000))
             for node, up in self.contacts.linked()
@@ -314,11 +319,11 @@ class Membership:
         return Heartbeat(
             self._incarnation,
             int(now.mono_s * 1000),
-            now.wall_ms,
-            lag_ms,
+            news.steady_ms,
+            news.lag_ms,
             self.table.digest,
-            heads,
-            streams,
+            news.heads,
+            news.streams,
             echoes[:HEARTBEAT_ECHOES_MAX],
         )
 

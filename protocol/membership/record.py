@@ -66,12 +66,12 @@ class Heartbeat(Payload, frozen=True):
 
     `heads` are heads of the store that moved lately, `streams` numbers of gossip streams (author, run, number).
     An echo is (first 8 bytes of the neighbour's id, its `stamp_ms` that arrived last, how long ago it
-    did): the neighbour reckons the round trip from it.
+    did): the neighbour reckons the round trip from it. `steady_ms`: the author's steady clock (see clock.py).
     """
 
     incarnation: Counter
     stamp_ms: Counter
-    wall_ms: Counter
+    steady_ms: Counter
     lag_ms: Counter
     table: Annotated[bytes, msgspec.Meta(max_length=16)]
     heads: Annotated[list[Head], msgspec.Meta(max_length=HEARTBEAT_HEADS_MAX)]
@@ -80,6 +80,15 @@ class Heartbeat(Payload, frozen=True):
         list[tuple[Annotated[bytes, msgspec.Meta(max_length=8)], Counter, Counter]],
         msgspec.Meta(max_length=HEARTBEAT_ECHOES_MAX),
     ]
+
+
+class News(msgspec.Struct, frozen=True):
+    """What the other parts of a node want told in its next heartbeat."""
+
+    heads: list[Head]
+    streams: list[Head]
+    steady_ms: int
+    lag_ms: int
 
 
 class Goodbye(Payload, frozen=True):

@@ -10,7 +10,7 @@ used again.
 Invariants (checked by the simulator after every event):
 S1 a dot names one entry for ever; S2 what is covered is held, or what supersedes it is, durably;
 S3 an arriving entry whose dot is covered and absent is dead and dropped; S4 merging is idempotent,
-commutative and associative.
+commutative and associative; S5 an entry from the future is neither merged nor covered.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..effects import Entry, HeadRow, MarkRow
 from ..errors import Fault, Refused, RemoteFault
 from ..limits import BATCH_BYTES_MAX, ORIGINS_MAX, SCAN_BYTES_MAX, SCAN_ITEMS_MAX
 from ..turn import Turn
-from ..types import CommitNumber, LinkId, NodeId
+from ..types import CommitNumber, Instant, LinkId, NodeId
 from .coverage import NOTHING, Coverage
 from .entry import Row, from_row, row_bytes, to_row, version_text
 from .messages import Batch
@@ -36,12 +36,22 @@ from .walk import Walk
 HLC_MARK = "hlc"
 TALLY_MARK = "tally"
 
+STEP_BACK_MS = 1000
+"""Cluster time that goes back by less is measuring noise."""
+
 
 class Page(msgspec.Struct, frozen=True):
     """A piece of a scan; `next` continues it, None: that was all."""
 
     items: list[Entry]
     next: bytes | None
+
+
+class HeldBack(msgspec.Struct, frozen=True):
+    """The first entry of an origin that lies in the future: nothing from it on is covered."""
+
+    seq: int
+    hlc: int
 
 
 class Staged(msgspec.Struct, frozen=True):
@@ -77,6 +87,8 @@ class Replica:
         self._pending: deque[Pending] = deque()
         self._current: Pending | None = None
         self.tally = Tally(store.mark(TALLY_MARK))
+        self.held_back: dict[Origin, HeldBack] = {}
+        """Origins of which something lies too far in the future to be merged (quarantine)."""
         self.walks: dict[LinkId, Walk] = {}
         """Walks under way: they are told of every replacement before it is committed."""
 
@@ -95,7 +107,7 @@ class Replica:
     def put(self, turn: Turn, slot: Slot, value: bytes | None, expires_ms: int) -> Entry:
         """Stage a write of this node (`value` None: a delete)."""
         keyspace, key = slot
-        hlc = self._clock.tick(turn.now.wall_ms)
+        hlc = self._clock.tick(turn.now)
         entry = Entry(keyspace, key, hlc, *self._me, self._next_seq, value, expires_ms)
         self._next_seq += 1
         self._stage(turn, entry, self._newest(slot))
@@ -161,6 +173,9 @@ class Replica:
             if covered.has(row.seq):
                 continue
             entry = from_row(origin, row)
+            if self._clock.is_ahead(entry.hlc, turn.now):
+                self._hold_back(turn, origin, entry)
+                break  # whatever its author wrote later is further ahead still
             self._clock.observe(entry.hlc)
             current = self._newest((entry.keyspace, entry.key))
             if current is None or current.version < entry.version:
@@ -246,12 +261,18 @@ class Replica:
         return batches
 
     def sweep(self, time_ms: int) -> None:
-        """Take entries that expired by now out of the digest; they stay as tombstones."""
-        if time_ms <= self.tally.swept_ms:
+        """Take entries that expired by now out of the digest; they stay as tombstones.
+
+        When cluster time was corrected backwards, those that are alive again count again.
+        """
+        swept_ms = self.tally.swept_ms
+        if swept_ms - STEP_BACK_MS < time_ms <= swept_ms:
             return
-        for entry in self._store.expiring(self.tally.swept_ms, time_ms):
+        low, high = min(time_ms, swept_ms), max(time_ms, swept_ms)
+        note = self.tally.expire if time_ms > swept_ms else self.tally.revive
+        for entry in self._store.expiring(low, high):
             if (entry.keyspace, entry.key) not in self._overlay:
-                self.tally.expire(entry)
+                note(entry)
         self.tally.swept_ms = time_ms
 
     def _admit(self, turn: Turn, origin: Origin) -> None:
@@ -260,7 +281,27 @@ class Replica:
             raise RemoteFault(Fault.QUOTA, f"more than {ORIGINS_MAX} origins")
         self._commit_of(turn).covered[origin] = self.reached[origin] = NOTHING
 
+    def release(self, now: Instant) -> bool:
+        """Whether entries that were held back may come now: they want to be pulled again."""
+        due = [origin for origin, held in self.held_back.items() if not self._clock.is_ahead(held.hlc, now)]
+        for origin in due:
+            del self.held_back[origin]
+        return bool(due)
+
+    def _hold_back(self, turn: Turn, origin: Origin, entry: Entry) -> None:
+        """An entry from the future: it stays where it is, uncovered here, until its time comes."""
+        held = self.held_back.get(origin)
+        if held is None:
+            turn.log("entry.held_back", author=entry.node.hex()[:8], why="its stamp lies in the future")
+        if held is None or entry.seq < held.seq:
+            self.held_back[origin] = HeldBack(entry.seq, entry.hlc)
+
     def _cover(self, turn: Turn, origin: Origin, first: int, last: int) -> None:
+        held = self.held_back.get(origin)
+        if held is not None:
+            last = min(last, held.seq - 1)
+        if last < first:
+            return
         before = self.reached.get(origin)
         after = (before or NOTHING).with_range(first, last)
         if after != before:

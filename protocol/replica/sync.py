@@ -128,7 +128,7 @@ class Sync:
             elif now_s >= wanted.since_s + self._config.catch_up_s:
                 self._wanted[origin] = Wanted(wanted.head, wanted.link, now_s + self._config.sync_idle_s)
                 self._enqueue(turn, wanted.link)
-        if now_s >= self._retry_s:
+        if now_s >= self._retry_s or self._replica.release(turn.now):
             self._retry_s = float("inf")
             for link in self._links:
                 self._enqueue(turn, link)
@@ -149,7 +149,8 @@ class Sync:
         for author, lineage, head in heads:
             origin = (NodeId(author), lineage)
             known[origin] = max(head, known.get(origin, 0))
-            if head > self._replica.reached_head(origin) and len(self._wanted) < ORIGINS_MAX:
+            is_lacking = head > self._replica.reached_head(origin) and origin not in self._replica.held_back
+            if is_lacking and len(self._wanted) < ORIGINS_MAX:
                 since_s = self._wanted[origin].since_s if origin in self._wanted else turn.now.mono_s
                 self._wanted[origin] = Wanted(head, link, since_s)
 

@@ -52,6 +52,11 @@ class Tally:
         self.durable += _minus(entry)
         self.staged += _minus(entry)
 
+    def revive(self, entry: Entry) -> None:
+        """Count an entry again whose time is, after all, not over."""
+        self.durable += Change(item_hash(entry), 1)
+        self.staged += Change(item_hash(entry), 1)
+
     def commit(self, change: Change) -> None:
         self.durable += change
 

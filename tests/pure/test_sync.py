@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protocol.clock import HybridClock
+from protocol.clock import ClusterTime, HybridClock
 from protocol.config import Config
 from protocol.effects import Entry
 from protocol.replica.entry import to_row
@@ -26,7 +26,7 @@ class Store:
         self.id = NodeId(name.encode().ljust(32, b"."))
         self.disk = Disk()
         config = Config(name, f"{name}:1", sync_rows_max=1)
-        self.replica = Replica((self.id, 1), self.disk, HybridClock())
+        self.replica = Replica((self.id, 1), self.disk, HybridClock(ClusterTime(Instant(0.0, 0))))
         self.sync, self.serving = (
             Sync(config, self.replica, self.disk),
             Serving(config, self.replica, self.disk),
@@ -145,7 +145,7 @@ def test_going_on_survives_a_restart_of_the_reader() -> None:
 
     again = Store("r")
     again.disk = reader.disk
-    again.replica = Replica((again.id, 1), again.disk, HybridClock())
+    again.replica = Replica((again.id, 1), again.disk, HybridClock(ClusterTime(Instant(0.0, 0))))
     again.sync = Sync(Config("r", "r:1"), again.replica, again.disk)
     assert Session(again, source).finish().rows == [b"k3", b"k4"]
 
@@ -222,7 +222,7 @@ def test_a_floor_names_the_store_that_it_is_for() -> None:
     first.break_off()
     restored = Store("s")
     restored.disk = source.disk
-    restored.replica = Replica((restored.id, 2), restored.disk, HybridClock())
+    restored.replica = Replica((restored.id, 2), restored.disk, HybridClock(ClusterTime(Instant(0.0, 0))))
     restored.serving = Serving(Config("s", "s:1", sync_rows_max=1), restored.replica, restored.disk)
 
     assert Session(reader, restored).finish().rows == [b"k0", b"k1", b"k2"]
