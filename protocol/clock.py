@@ -4,10 +4,11 @@
 wall clock that is set while we run is noticed and shown, and changes nothing for `JUMP_HOLD_S`; one that stays
 different for so long is believed (a suspended machine, a clock that was wrong when it booted).
 
-*Cluster time* is steady time plus the median of how far the peers' steady clocks are ahead of ours, our own 0 included
-(of an even count the mean of the middle two). Everybody measures steady clocks, never corrected ones, so nobody
-follows a follower. Of each peer the sample with the shortest round trip of the last 8 counts: among single samples
-one in eight is off by a quarter second when nodes stall, among those none.
+*Cluster time* is steady time plus the median of how far the peers' steady clocks are ahead of ours, our own 0
+included (of an even count the mean of the middle two). A peer that is away keeps its vote. Everybody measures
+steady clocks, never corrected ones, so nobody follows a follower. Of each peer the sample with the shortest round
+trip of the last 8 counts: among single samples one in eight is off by a quarter second when nodes stall, among
+those none.
 
 *Stamps* are hybrid logical clock readings on cluster time: 48 bits of milliseconds, 16 of a counter (Kulkarni and
 Demirbas, "Logical Physical Clocks", 2014, section 3). Each is greater than every stamp given out or merged before,
@@ -60,9 +61,8 @@ class ClusterTime:
         return int(self._base_ms + self.correction_ms + now.mono_s * 1000)
 
     @property
-    def is_measured(self) -> bool:
-        """Whether any peer's clock is known."""
-        return bool(self._samples)
+    def measured_peers(self) -> int:
+        return len(self._samples)
 
     @property
     def is_suspect(self) -> bool:
@@ -90,10 +90,6 @@ class ClusterTime:
             samples.clear()  # no round trip explains that: the peer's clock moved
         samples.append((round_trip_ms, offset_ms))
         self._correct()
-
-    def forget(self, peer: NodeId) -> None:
-        """A peer is gone: its clock has no vote in the next correction."""
-        self._samples.pop(peer, None)
 
     def offsets_ms(self) -> dict[NodeId, float]:
         """How far each peer's clock is ahead of ours."""

@@ -26,6 +26,9 @@ class Config(msgspec.Struct, frozen=True):
     lag_credit_s: float = 0.1
     """When our own tick is later than this, the peers' silence is partly ours."""
 
+    settle_s: float = 2.0
+    """How long the first write after a start waits for peers that confirm our numbers and tell their clocks."""
+
     redial_min_s: float = 0.05
     redial_max_s: float = 5.0
     """Jittered exponential back-off towards members that should be alive."""

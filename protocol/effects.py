@@ -107,11 +107,12 @@ class DialOutcome(StrEnum):
 
 
 class Disconnect(msgspec.Struct, frozen=True):
-    """Tell the peer why, then close the link. No `LinkDown` follows for it."""
+    """Tell the peer why, then close the link. No `LinkDown` follows for it. `parting`: a frame to be sent before."""
 
     link: LinkId
     fault: Fault
     detail: str
+    parting: bytes = b""
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -148,4 +149,16 @@ class Farewell(msgspec.Struct, frozen=True):
     """The goodbye is said and acknowledged (or the time for it is over): the process may end."""
 
 
-Effect = Send | Dial | Disconnect | Stage | Reply | MemberChanged | Synced | Said | Farewell
+class StartAgain(msgspec.Struct, frozen=True):
+    """Others know this node under a later run, which is stored by now: begin anew with one above it."""
+
+
+class Halt(msgspec.Struct, frozen=True):
+    """This process must not go on; `why` is for its operator."""
+
+    why: str
+
+
+Effect = (
+    Send | Dial | Disconnect | Stage | Reply | MemberChanged | Synced | Said | Farewell | StartAgain | Halt
+)

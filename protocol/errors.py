@@ -27,6 +27,8 @@ class Fault(StrEnum):
     SELF = "self"  # we dialled ourselves
     WRONG_PEER = "wrong_peer"  # somebody else answers at a member's address
     DUPLICATE = "duplicate"  # a second link to the same peer
+    STALE_RUN = "stale_run"  # a node that comes under an older run than it had before: it is told which
+    CLONED = "cloned"  # two processes under one key at the same time
     QUOTA = "quota"  # more frames than a link may send
     STUCK = "stuck"  # the peer does not read what we must tell it
     TIMEOUT = "timeout"  # the handshake took too long

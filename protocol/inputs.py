@@ -13,6 +13,9 @@ from .identity.tickets import JoinRequest
 from .types import CommitNumber, LinkId, NodeId
 from .wire.hello import Established
 
+ACKS_WAIT_MS = 4000
+"""A little less than a client waits."""
+
 
 class Start(msgspec.Struct, frozen=True):
     """The listener is open: begin to dial. `seeds` are addresses, host:port."""
@@ -76,7 +79,11 @@ class PersistFailed(msgspec.Struct, frozen=True):
 
 
 class Put(msgspec.Struct, frozen=True):
-    """Answered by `Written` or `Refused`. `if_version` and `if_absent` are judged by this node alone."""
+    """Answered by `Written` or `Refused`. `if_version` and `if_absent` are judged by this node alone.
+
+    `acks`: how many other members must hold it durably before it is answered, within `acks_wait_ms`.
+    `request_id`: a repetition with the same one is answered like the first and not carried out again.
+    """
 
     ref: object
     keyspace: str
@@ -85,6 +92,22 @@ class Put(msgspec.Struct, frozen=True):
     ttl_ms: int | None = None
     if_version: str | None = None
     if_absent: bool = False
+    acks: int = 0
+    acks_wait_ms: int = ACKS_WAIT_MS
+    request_id: bytes | None = None
+
+
+class PutMany(msgspec.Struct, frozen=True):
+    """All of (key, value, ttl_ms) in one commit, or none. Answered by `Written` or `Refused`."""
+
+    ref: object
+    keyspace: str
+    items: tuple[tuple[bytes, bytes, int | None], ...]
+    acks: int = 0
+    acks_wait_ms: int = ACKS_WAIT_MS
+    request_id: bytes | None = None
+
+    if_version: None = None
 
 
 class Delete(msgspec.Struct, frozen=True):
@@ -94,6 +117,9 @@ class Delete(msgspec.Struct, frozen=True):
     keyspace: str
     key: bytes
     if_version: str | None = None
+    acks: int = 0
+    acks_wait_ms: int = ACKS_WAIT_MS
+    request_id: bytes | None = None
 
 
 class Barrier(msgspec.Struct, frozen=True):
@@ -142,9 +168,13 @@ class Redeem(msgspec.Struct, frozen=True):
 
 
 class Written(msgspec.Struct, frozen=True):
-    """The write is durable here."""
+    """The write is durable here, and as far as it was asked for. One entry for each key, in their order."""
 
-    entry: Entry
+    entries: tuple[Entry, ...]
+
+    @property
+    def entry(self) -> Entry:
+        return self.entries[0]
 
 
 class Nothing(msgspec.Struct, frozen=True):
@@ -166,6 +196,7 @@ Event = (
     | Durable
     | PersistFailed
     | Put
+    | PutMany
     | Delete
     | Barrier
     | Join

@@ -78,6 +78,21 @@ SCAN_ITEMS_MAX = 1000
 SCAN_BYTES_MAX = 512 * 1024
 """Bytes of one page of a scan: it must fit into one frame of the local socket."""
 
+WRITES_WAITING_MAX = 10_000
+"""Writes that wait for a node to settle after its start."""
+
+BATCH_ITEMS_MAX = 1000
+"""Items of one atomic batch of a client: one commit, one answer."""
+
+REQUEST_ID_BYTES_MIN = 16
+"""Made by clients at random: shorter ones would meet by chance."""
+
+REQUESTS_KEPT_MS = 10 * 60 * 1000
+"""How long a request can be repeated: longer than any client retries."""
+
+REQUESTS_KEPT_MAX = 100_000
+"""Results kept for that; beyond it the oldest goes early."""
+
 TTL_MS_MAX = 100 * 365 * 24 * 3600 * 1000
 """A hundred years: beyond that the caller means for ever."""
 

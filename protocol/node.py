@@ -32,26 +32,22 @@ from .inputs import (
     Leave,
     LinkDown,
     LinkUp,
-    Nothing,
     PersistFailed,
     Probed,
     Put,
+    PutMany,
     Received,
     Redeem,
     RevokeTicket,
     Settled,
     Start,
     Tick,
-    Written,
 )
 from .limits import (
     HEARTBEAT_HEADS_MAX,
-    KEY_BYTES_MAX,
     LINK_FRAMES_BURST_MAX,
     LINK_FRAMES_PER_S_MAX,
     SEEDS_MAX,
-    TTL_MS_MAX,
-    VALUE_BYTES_MAX,
 )
 from .membership import record
 from .membership.invitations import TICKET_RECORD, Invitations
@@ -63,8 +59,10 @@ from .replica.entry import keyspace_id
 from .replica.messages import Batch, Chunk, Holding, More, Pull
 from .replica.replica import HLC_MARK, Page, Replica
 from .replica.serving import Serving
+from .replica.settling import Identity, Settling
 from .replica.store import DamagedRow, Origin, Store
 from .replica.sync import Sync
+from .replica.writing import Writing
 from .turn import Held, Say, Turn
 from .types import CommitNumber, Instant, Keys, LinkId, NodeId, Payload
 from .wire import hello
@@ -99,17 +97,6 @@ class Link(msgspec.Struct):
         return self.established.peer
 
 
-class Identity(msgspec.Struct, frozen=True):
-    """The two counters of a node, durable before it starts: they are never mixed.
-
-    `run` orders its membership and messages, `lineage` is part of the dots of its entries.
-    """
-
-    run: int
-    previous_run: int
-    lineage: int
-
-
 class Node:
     """Everything this peer decides. No I/O, no clock, no randomness of its own."""
 
@@ -121,12 +108,13 @@ class Node:
         self._sealer = Sealer(keys, self.registry, config.protocol_max, identity.run)
         self.time = ClusterTime(now)
         self.clock = HybridClock(self.time, int.from_bytes(store.mark(HLC_MARK) or b"", "big"))
-        self.origin: Origin = (keys.node_id, identity.lineage)
-        self.replica = Replica(self.origin, store, self.clock)
+        self.replica = Replica((keys.node_id, identity.lineage), store, self.clock)
         self.sync = Sync(config, self.replica, store)
         self.serving = Serving(config, self.replica, store)
         known = [decode_member(stored) for stored in store.records(MEMBER_RECORD).values()]
         self.membership = Membership(config, keys, identity.run, now.wall_ms, random, known)
+        self.settling = Settling(config, identity, self.replica, self.time, self.membership.expected)
+        self.writing = Writing(config, self.replica, self.sync, self.settling, self.time, store)
         self.gossip = Gossip(config, (keys.node_id, identity.run))
         self.invitations = Invitations(config, keys, store.records(TICKET_RECORD))
         self.refused: Counter[Fault] = Counter()
@@ -152,8 +140,9 @@ class Node:
             Received: self._on_received,
             Durable: self._on_durable,
             PersistFailed: self._on_persist_failed,
-            Put: self._on_put,
-            Delete: self._on_delete,
+            Put: self.writing.write,
+            PutMany: self.writing.write,
+            Delete: self.writing.write,
             Barrier: self._on_barrier,
             Join: self._on_join,
             Leave: self._on_leave,
@@ -169,10 +158,15 @@ class Node:
             Pull: self._on_pull,
             Chunk: lambda turn, link, _, chunk: self.sync.on_chunk(turn, link.id, chunk),
             More: lambda turn, link, _, more: self.serving.on_more(turn, link.id, more),
-            Holding: lambda turn, link, _, holding: self.sync.announced(turn, link.id, holding.heads),
+            Holding: self._on_holding,
             HeldStreams: lambda turn, link, _, held: self.gossip.on_held(turn, link.id, held),
             Want: lambda turn, link, _, want: self.gossip.on_want(turn, link.id, want),
         }
+
+    @property
+    def origin(self) -> Origin:
+        """What this node writes now is numbered under this."""
+        return self.replica.me
 
     @property
     def is_leaving(self) -> bool:
@@ -181,8 +175,8 @@ class Node:
     @property
     def deadline_s(self) -> float:
         """Call `handle(Tick(), now)` no later than this."""
-        parts = (self.membership.deadline_s, self.gossip.deadline_s, self.sync.deadline_s)
-        return min(*parts, self._handover_until_s)
+        parts = (self.membership, self.gossip, self.sync, self.writing)
+        return min(self._handover_until_s, *(part.deadline_s for part in parts))
 
     def handle(self, event: Event, now: Instant) -> list[Effect]:
         """Decide what follows from one event. The effects are to be performed in their order."""
@@ -252,6 +246,8 @@ class Node:
         self.membership.start(turn.now)
         known = tuple(address.decode() for address in self._store.records(SEED_RECORD))
         self._on_join(turn, Join((*event.seeds, *known)))
+        alone = not self.membership.contacts.seeds and self.membership.expected() == 0
+        self.settling.start(turn.now, alone=alone)
         self._on_tick(turn, Tick())
 
     def _on_tick(self, turn: Turn, _: Tick) -> None:
@@ -260,6 +256,7 @@ class Node:
         self.replica.sweep(self.time.time_ms(turn.now))
         self.gossip.tick(turn)
         self.sync.tick(turn)
+        self.writing.tick(turn)
         heads = self._heads_to_announce(turn.now) if self.membership.is_beat_due(turn.now.mono_s) else []
         news = News(heads, self.gossip.to_announce(turn.now), self.time.steady_ms(turn.now), self.lag_ms)
         self.membership.tick(turn, news)
@@ -269,7 +266,9 @@ class Node:
         self._settled = event.number
         self.store_failed = ""
         own, heads = self.replica.committed(event.number)
-        for batch in self.replica.batches(own):
+        self.writing.committed()
+        self.writing.check(turn)
+        for batch in self.replica.batches(own, confirm=self.writing.wants_confirmation):
             turn.say(self.membership.contacts.links(), batch)
         for origin in heads:
             self._announce_until_s[origin] = turn.now.mono_s + self.config.head_announce_s
@@ -282,6 +281,7 @@ class Node:
         self.replica.failed()
         self.sync.failed(turn.now.mono_s)
         self.membership.save_failed(turn.now)
+        self.writing.failed(turn, storage_full(event.why))
         turn.log("store.failed", why=event.why)
         held, self._held = self._held, deque()
         for _, what in held:
@@ -408,43 +408,31 @@ class Node:
             self.time.measured(link.peer, round_trip_ms, beat.steady_ms, turn.now)
         self.gossip.announced(turn, link.id, beat.streams)
         self.sync.announced(turn, link.id, beat.heads)
+        self.writing.tick(turn)
         self._go_when_handed_over(turn)
 
     def _on_goodbye(self, turn: Turn, link: Link, _: Unopened, goodbye: Goodbye) -> None:
         self.membership.on_goodbye(turn, link.peer, goodbye)
 
     def _on_pull(self, turn: Turn, link: Link, _: Unopened, pull: Pull) -> None:
+        self.settling.on_pull(turn, pull)
         self.sync.announced(turn, link.id, pull.vector)
         self.serving.on_pull(turn, link.id, pull)
 
     def _on_batch(self, turn: Turn, link: Link, unopened: Unopened, batch: Batch) -> None:
         if batch.last < batch.first or any(not batch.first <= row.seq <= batch.last for row in batch.rows):
             raise RemoteFault(Fault.MALFORMED, "a batch with rows outside its range")
-        if not self.replica.merge_batch(turn, unopened.origin, batch):
-            self.sync.announced(turn, link.id, [(unopened.origin, batch.lineage, batch.last)])
+        author = unopened.origin
+        if not self.replica.merge_batch(turn, author, batch):
+            self.sync.announced(turn, link.id, [(author, batch.lineage, batch.last)])
+        elif batch.confirm and link.peer == author:
+            turn.say_after_commit((link.id,), Holding([(author, batch.lineage, batch.last)]))
+
+    def _on_holding(self, turn: Turn, link: Link, _: Unopened, holding: Holding) -> None:
+        self.sync.announced(turn, link.id, holding.heads)
+        self.writing.check(turn)
 
     # Local requests
-
-    def _on_put(self, turn: Turn, put: Put) -> None:
-        slot = (keyspace_id(put.keyspace), put.key)
-        time_ms = self.time.time_ms(turn.now)
-        refusal = check_write(put) or self.replica.refuse(slot, put.if_version, put.if_absent, time_ms)
-        if refusal is not None:
-            turn.reply_after_commit(put.ref, refusal)
-            return
-        expires_ms = time_ms + put.ttl_ms if put.ttl_ms else 0
-        turn.reply_after_commit(put.ref, Written(self.replica.put(turn, slot, put.value, expires_ms)))
-
-    def _on_delete(self, turn: Turn, delete: Delete) -> None:
-        slot = (keyspace_id(delete.keyspace), delete.key)
-        time_ms = self.time.time_ms(turn.now)
-        refusal = self.replica.refuse(slot, delete.if_version, False, time_ms)
-        if refusal is not None:
-            turn.reply_after_commit(delete.ref, refusal)
-        elif self.replica.exists(slot, time_ms):
-            turn.reply_after_commit(delete.ref, Written(self.replica.put(turn, slot, None, 0)))
-        else:
-            turn.reply_after_commit(delete.ref, Nothing())
 
     def _on_barrier(self, turn: Turn, barrier: Barrier) -> None:
         turn.reply_after_commit(barrier.ref, Settled())
@@ -471,19 +459,6 @@ class Node:
         if not lacking or turn.now.mono_s >= self._handover_until_s:
             self._handover_until_s = float("inf")
             self.membership.leave(turn, self._leaving.goodbye_s)
-
-
-def check_write(put: Put) -> Refused | None:
-    """The bounds of one write."""
-    if not put.key:
-        return Refused("invalid", "the key is empty")
-    if len(put.key) > KEY_BYTES_MAX:
-        return Refused("too_large", f"the key has {len(put.key)} bytes; the limit is {KEY_BYTES_MAX}")
-    if len(put.value) > VALUE_BYTES_MAX:
-        return Refused("too_large", f"the value has {len(put.value)} bytes; the limit is {VALUE_BYTES_MAX}")
-    if put.ttl_ms is not None and not 0 < put.ttl_ms <= TTL_MS_MAX:
-        return Refused("invalid", f"a TTL of {put.ttl_ms} ms; it must be above 0 and at most {TTL_MS_MAX}")
-    return None
 
 
 def storage_full(why: str) -> Refused:

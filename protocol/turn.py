@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from .effects import Disconnect, Effect, Reply, Said, StoreRow, Synced
+from .effects import Disconnect, Effect, Reply, Said, StartAgain, StoreRow, Synced
 from .errors import Fault
 from .types import CommitNumber, Instant, LinkId, Payload
 
@@ -19,7 +19,7 @@ class Say(msgspec.Struct, frozen=True):
     seq: int | None = None
 
 
-Held = Reply | Say | Synced
+Held = Reply | Say | Synced | StartAgain
 """What must not be said before everything staged so far is durable."""
 
 
@@ -49,9 +49,9 @@ class Turn:
     def do(self, effect: Effect) -> None:
         self.effects.append(effect)
 
-    def cut(self, link: LinkId, fault: Fault, detail: str) -> None:
+    def cut(self, link: LinkId, fault: Fault, detail: str, parting: bytes = b"") -> None:
         """Hang up on a peer; the node forgets the link before the turn is over."""
-        self.effects.append(Disconnect(link, fault, detail))
+        self.effects.append(Disconnect(link, fault, detail, parting))
         self.cut_links[link] = detail
 
     def log(self, event: str, **fields: str) -> None:
@@ -63,5 +63,5 @@ class Turn:
     def say_after_commit(self, links: Iterable[LinkId], payload: Payload) -> None:
         self.held.append(Say(tuple(links), payload))
 
-    def do_after_commit(self, effect: Synced) -> None:
+    def do_after_commit(self, effect: Synced | StartAgain) -> None:
         self.held.append(effect)

@@ -26,7 +26,8 @@ from protocol.errors import Refused, RemoteFault
 from protocol.identity.keys import Ed25519Keys
 from protocol.identity.tickets import JoinChallenge, JoinGranted, JoinRequest
 from protocol.inputs import Leave, Redeem, Start
-from protocol.node import Identity, Node
+from protocol.node import Node
+from protocol.replica.settling import Identity
 from protocol.types import CommitNumber, NodeId
 
 from ..limits import CLOSE_WAIT_S, FIRST_SYNC_S

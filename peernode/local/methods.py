@@ -124,8 +124,8 @@ def kv_get(api: Api, params: KvGet, answer: Answer) -> None:
 def kv_delete(api: Api, params: KvDelete, answer: Answer) -> None:
     def reply(outcome: object) -> None:
         match outcome:
-            case Written(entry):
-                answer({"deleted": True, "version": version_text(entry)})
+            case Written():
+                answer({"deleted": True, "version": version_text(outcome.entry)})
             case Nothing():
                 answer({"deleted": False})
             case _:

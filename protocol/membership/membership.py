@@ -146,6 +146,20 @@ class Membership:
         member = self.table.members.get(node)
         return member.run if member is not None else 0
 
+    def expected(self) -> int:
+        """How many other members should be there: those not known to be dead or gone."""
+        return sum(1 for m in self.table.members.values() if m.state not in (State.DEAD, State.LEFT))
+
+    def later_record(self, node: NodeId, run: int) -> bytes | None:
+        """The record of a node, if it is known under a later run than this one."""
+        member = self.table.members.get(node)
+        return member.frame if member is not None and member.run > run else None
+
+    def is_heard(self, node: NodeId, now_s: float) -> bool:
+        """Whether there is a link to this node that is not silent."""
+        up = self.contacts.up(node)
+        return up is not None and now_s - up.last_rx_s <= self._config.silence_s
+
     def is_member(self, node: NodeId) -> bool:
         """Whether this node's certificates were seen and found good."""
         return node in self.table.members

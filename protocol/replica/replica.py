@@ -35,6 +35,7 @@ from .walk import Walk
 
 HLC_MARK = "hlc"
 TALLY_MARK = "tally"
+LINEAGE_MARK = "lineage"
 
 STEP_BACK_MS = 1000
 """Cluster time that goes back by less is measuring noise."""
@@ -74,10 +75,10 @@ class Pending(msgspec.Struct):
 
 
 class Replica:
-    """`me` is the origin of what this node writes in this run."""
+    """`me` is the origin of what this node writes now."""
 
     def __init__(self, me: Origin, store: Store, clock: HybridClock) -> None:
-        self._me, self._store, self._clock = me, store, clock
+        self.me, self._store, self._clock = me, store, clock
         self._durable = store.coverage()
         self.reached = dict(self._durable)
         self.vector = {origin: coverage.head for origin, coverage in self._durable.items()}
@@ -97,23 +98,30 @@ class Replica:
     @property
     def lineage(self) -> int:
         """Ours; it also names this store."""
-        return self._me[1]
+        return self.me[1]
+
+    def begin_lineage(self, turn: Turn, lineage: int) -> None:
+        """Number our entries anew: nobody can have an entry of this lineage yet."""
+        self.me = (self.me[0], lineage)
+        self._next_seq, self._said = 1, 0
+        self._commit_of(turn)
+        turn.stage(MarkRow(LINEAGE_MARK, lineage.to_bytes(8, "big")))
 
     @property
     def own_head(self) -> int:
         """Our own highest entry that is durable."""
-        return self.vector.get(self._me, 0)
+        return self.vector.get(self.me, 0)
 
     def put(self, turn: Turn, slot: Slot, value: bytes | None, expires_ms: int) -> Entry:
         """Stage a write of this node (`value` None: a delete)."""
         keyspace, key = slot
         hlc = self._clock.tick(turn.now)
-        entry = Entry(keyspace, key, hlc, *self._me, self._next_seq, value, expires_ms)
+        entry = Entry(keyspace, key, hlc, *self.me, self._next_seq, value, expires_ms)
         self._next_seq += 1
         self._stage(turn, entry, self._newest(slot))
         pending = self._commit_of(turn)
         pending.own.append(entry)
-        pending.covered[self._me] = self.reached[self._me] = Coverage(entry.seq)
+        pending.covered[self.me] = self.reached[self.me] = Coverage(entry.seq)
         return entry
 
     def refuse(self, slot: Slot, if_version: str | None, if_absent: bool, time_ms: int) -> Refused | None:
@@ -130,6 +138,10 @@ class Replica:
             found = f"has version {seen}" if seen else "does not exist"
             return Refused("conflict", f"the key {found}, not {if_version}", "read it again and decide anew")
         return None
+
+    def is_durable(self, entry: Entry) -> bool:
+        """Whether one of our own entries is stored."""
+        return entry.seq <= self.vector.get((entry.node, entry.lineage), 0)
 
     def exists(self, slot: Slot, time_ms: int) -> bool:
         newest = self._newest(slot)
@@ -240,9 +252,10 @@ class Replica:
         self._pending.clear()
         self.reached = dict(self._durable)
 
-    def batches(self, own: list[Entry]) -> list[Batch]:
+    def batches(self, own: list[Entry], *, confirm: bool = False) -> list[Batch]:
         """What other members must hear of our entries that became durable, in pieces that fit a frame.
 
+        `confirm`: they shall say at once that they hold them.
         Their ranges are contiguous with what was said before: numbers that were never stored are covered.
         """
         newest = {(entry.keyspace, entry.key): entry for entry in own}
@@ -251,12 +264,12 @@ class Replica:
         first, rows, size = self._said + 1, list[Row](), 0
         for entry in entries:
             if rows and size + row_bytes(entry) > BATCH_BYTES_MAX:
-                batches.append(Batch(self._me[1], first, rows[-1].seq, rows))
+                batches.append(Batch(self.me[1], first, rows[-1].seq, rows, confirm))
                 first, rows, size = rows[-1].seq + 1, [], 0
             rows.append(to_row(entry))
             size += row_bytes(entry)
         if own:
-            batches.append(Batch(self._me[1], first, own[-1].seq, rows))
+            batches.append(Batch(self.me[1], first, own[-1].seq, rows, confirm))
             self._said = own[-1].seq
         return batches
 
@@ -306,7 +319,7 @@ class Replica:
         after = (before or NOTHING).with_range(first, last)
         if after != before:
             self._commit_of(turn).covered[origin] = self.reached[origin] = after
-            if origin == self._me:
+            if origin == self.me:
                 self._next_seq = max(self._next_seq, after.head + 1)
 
     def _commit_of(self, turn: Turn) -> Pending:

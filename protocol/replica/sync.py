@@ -154,6 +154,11 @@ class Sync:
                 since_s = self._wanted[origin].since_s if origin in self._wanted else turn.now.mono_s
                 self._wanted[origin] = Wanted(head, link, since_s)
 
+    @property
+    def peers(self) -> int:
+        """How many peers are linked."""
+        return len(self._links)
+
     def holders(self, origin: Origin, head: int) -> int:
         """How many peers have told us that they hold all of this origin up to `head`."""
         return sum(1 for heads in self.peer_heads.values() if heads.get(origin, 0) >= head)

@@ -167,6 +167,36 @@ def test_what_was_superseded_meanwhile_comes_with_what_superseded_it() -> None:
     assert reader.replica.vector == source.replica.vector
 
 
+def overtaken(*, forgets: bool) -> Store:
+    """While a session streams, a row ahead of the walk is overwritten by one whose place the walk has passed."""
+    source, before, behind, reader = Store("s"), Store("a"), Store("z"), Store("r")
+    source.take(before, before.put(b"first", b"v"))
+    before.take(behind, behind.put(b"k", b"old"))
+    source.take(behind, batch_of(behind, b"k"))
+    session = Session(reader, source)
+    session.step()
+    assert session.rows == [b"first"]
+    if forgets:
+        source.replica.walks[LINK].replaced = lambda old: None  # type: ignore[method-assign]
+    source.take(before, before.put(b"k", b"new"))
+    session.finish()
+    return reader
+
+
+def test_a_row_overtaken_by_the_walk_comes_at_its_end() -> None:
+    """What supersedes a row of the cut is sent before the cut counts."""
+    reader = overtaken(forgets=False)
+    assert reader.replica.vector[NodeId(b"z".ljust(32, b".")), 1] == 1
+    assert reader.value(b"k") == b"new"
+
+
+def test_a_walk_that_forgets_overtaken_rows_loses_them() -> None:
+    """The danger is real: the reader would cover the old row and hold neither it nor the new one."""
+    reader = overtaken(forgets=True)
+    assert reader.replica.vector[NodeId(b"z".ljust(32, b".")), 1] == 1
+    assert reader.value(b"k") is None
+
+
 def foreign_floor(honest: bool) -> tuple[Store, Session]:
     """A session breaks at one store and goes on at another, which has not heard of an overwrite yet.
 

@@ -46,7 +46,8 @@ from protocol.inputs import (
     Tick,
     Written,
 )
-from protocol.node import Identity, Node
+from protocol.node import Node
+from protocol.replica.settling import Identity
 from protocol.types import Instant, LinkId
 from protocol.wire.frames import HEADER
 from protocol.wire.hello import Established

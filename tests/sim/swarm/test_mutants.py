@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from protocol.effects import Effect
+from protocol.errors import Refused
+from protocol.inputs import Delete, Put
 from protocol.node import Node
 from protocol.replica.coverage import Coverage
 from protocol.replica.messages import Batch
@@ -60,22 +62,6 @@ class CutsAtTheEnd(Node):
             complete(turn, pulling)
 
         self.sync._complete = complete_later  # type: ignore[method-assign]
-
-
-class ForgetsReplaced(Node):
-    """A row superseded while a session streams is not sent with what superseded it."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        begin = self.replica.walk
-
-        def walk(*of: Any) -> Any:
-            begun = begin(*of)
-            begun._again.clear()
-            begun.replaced = lambda old: None  # type: ignore[method-assign]
-            return begun
-
-        self.replica.walk = walk  # type: ignore[method-assign]
 
 
 class JumpsGaps(Node):
@@ -169,12 +155,12 @@ class PullsNothing(Node):
 class RefusesAll(Node):
     """Never acknowledges a write: safe, and worthless."""
 
-    def _on_put(self, turn: Turn, put: Any) -> None:
-        from protocol.errors import Refused
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._handlers |= dict.fromkeys((Put, Delete), self._refuse)
 
-        turn.reply_after_commit(put.ref, Refused("overloaded", "no"))
-
-    _on_delete = _on_put
+    def _refuse(self, turn: Turn, write: Put | Delete) -> None:
+        turn.reply_after_commit(write.ref, Refused("overloaded", "no"))
 
 
 Mutant = tuple[type[Node], str, Callable[[int], Plan]]
@@ -203,7 +189,6 @@ MUTANTS: list[Mutant] = [
     (SaysAtOnce, "D1", plan_of),
     (SpeaksOfStaged, "S2", plan_of),
     (CutsAtTheEnd, "S2", plan_of),
-    (ForgetsReplaced, "S2", APART),
     (JumpsGaps, "S2", plan_of),
     (ReusesNumbers, "S1", plan_of),
     (ForgetsTheClock, "H1", SKEWED),
