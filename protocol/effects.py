@@ -138,6 +138,14 @@ class Synced(msgspec.Struct, frozen=True):
     rows: int
 
 
+class Invalidated(msgspec.Struct, frozen=True, gc=False):
+    """Another node says that what is cached under this key (or keys of this glob) is stale."""
+
+    node: NodeId
+    subject: bytes
+    is_glob: bool
+
+
 class Said(msgspec.Struct, frozen=True):
     """Something for the log: a stable event name and fields."""
 
@@ -160,5 +168,16 @@ class Halt(msgspec.Struct, frozen=True):
 
 
 Effect = (
-    Send | Dial | Disconnect | Stage | Reply | MemberChanged | Synced | Said | Farewell | StartAgain | Halt
+    Send
+    | Dial
+    | Disconnect
+    | Stage
+    | Reply
+    | MemberChanged
+    | Synced
+    | Invalidated
+    | Said
+    | Farewell
+    | StartAgain
+    | Halt
 )

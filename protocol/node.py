@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from . import gossip as gossiping
+from . import invalidation
 from .clock import ClusterTime, HybridClock
 from .config import Config
-from .effects import Effect, Entry, RecordRow, Send, Stage
+from .effects import Effect, Entry, Invalidated, RecordRow, Reply, Send, Stage
 from .errors import Fault, Refused, RemoteFault
 from .gossip import Gossip, Want
 from .gossip import Held as HeldStreams
@@ -28,6 +29,7 @@ from .inputs import (
     DialFailed,
     Durable,
     Event,
+    Invalidate,
     Join,
     Leave,
     LinkDown,
@@ -43,6 +45,7 @@ from .inputs import (
     Start,
     Tick,
 )
+from .invalidation import Invalidation
 from .limits import (
     HEARTBEAT_HEADS_MAX,
     LINK_FRAMES_BURST_MAX,
@@ -80,7 +83,8 @@ SEED_RECORD = "seed"
 
 def build_registry() -> Registry:
     """Every message of this build."""
-    return Registry((*hello.ROUTES, *record.ROUTES, *replication.ROUTES, *gossiping.ROUTES))
+    parts = (hello, record, replication, gossiping, invalidation)
+    return Registry(route for part in parts for route in part.ROUTES)
 
 
 class Link(msgspec.Struct):
@@ -144,6 +148,7 @@ class Node:
             PutMany: self.writing.write,
             Delete: self.writing.write,
             Barrier: self._on_barrier,
+            Invalidate: self._on_invalidate,
             Join: self._on_join,
             Leave: self._on_leave,
             CreateTicket: self.invitations.create,
@@ -155,6 +160,7 @@ class Node:
             Heartbeat: self._on_heartbeat,
             Goodbye: self._on_goodbye,
             Batch: self._on_batch,
+            Invalidation: self._on_invalidation,
             Pull: self._on_pull,
             Chunk: lambda turn, link, _, chunk: self.sync.on_chunk(turn, link.id, chunk),
             More: lambda turn, link, _, more: self.serving.on_more(turn, link.id, more),
@@ -279,14 +285,16 @@ class Node:
         self._settled = self._staged
         self.store_failed = event.why
         self.replica.failed()
-        self.sync.failed(turn.now.mono_s)
+        self.sync.failed()
         self.membership.save_failed(turn.now)
         self.writing.failed(turn, storage_full(event.why))
+        self.invitations.save_failed(self._store.records(TICKET_RECORD))
         turn.log("store.failed", why=event.why)
         held, self._held = self._held, deque()
         for _, what in held:
-            if not isinstance(what, Say) and hasattr(what, "ref"):
-                turn.do(msgspec.structs.replace(what, outcome=storage_full(event.why)))
+            if isinstance(what, Reply):
+                is_barrier = isinstance(what.outcome, Settled)
+                turn.do(what if is_barrier else Reply(what.ref, storage_full(event.why)))
 
     def _heads_to_announce(self, now: Instant) -> list[Head]:
         """Heads that changed lately; those that do not fit wait for the next heartbeat."""
@@ -432,10 +440,16 @@ class Node:
         self.sync.announced(turn, link.id, holding.heads)
         self.writing.check(turn)
 
+    def _on_invalidation(self, turn: Turn, _: Link, unopened: Unopened, stale: Invalidation) -> None:
+        turn.do(Invalidated(unopened.origin, stale.subject, stale.is_glob))
+
     # Local requests
 
     def _on_barrier(self, turn: Turn, barrier: Barrier) -> None:
         turn.reply_after_commit(barrier.ref, Settled())
+
+    def _on_invalidate(self, turn: Turn, stale: Invalidate) -> None:
+        turn.say(self.membership.contacts.links(), Invalidation(stale.subject, stale.is_glob))
 
     def _on_join(self, turn: Turn, join: Join) -> None:
         """Seeds are stored: a node that is killed before it met anybody must find its cluster again."""

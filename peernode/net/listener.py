@@ -106,10 +106,14 @@ class Listener:
             self._refused(RemoteFault(Fault.TIMEOUT, "it did not finish its handshake"), address)
 
     async def _greet(self, transport: trio.SocketStream, stranger: Stranger) -> Serve | None:
-        first = await transport.socket.recv(1, socket.MSG_PEEK)
+        try:
+            first = await transport.socket.recv(1, socket.MSG_PEEK)
+            if first == KNOCK:
+                await transport.socket.recv(1)
+        except OSError:
+            return None  # it is gone again
         stranger.spoke = True
         if first == KNOCK:
-            await transport.socket.recv(1)
             return await self._greet_joiner(transport)
         if first == TLS_HANDSHAKE:
             return await self._greet_peer(transport)

@@ -23,7 +23,7 @@ import msgspec
 from ..clock import HybridClock
 from ..effects import Entry, HeadRow, MarkRow
 from ..errors import Fault, Refused, RemoteFault
-from ..limits import BATCH_BYTES_MAX, ORIGINS_MAX, SCAN_BYTES_MAX, SCAN_ITEMS_MAX
+from ..limits import BATCH_BYTES_MAX, ORIGINS_MAX, SCAN_BYTES_MAX, SCAN_ITEMS_MAX, STAGED_BYTES_MAX
 from ..turn import Turn
 from ..types import CommitNumber, Instant, LinkId, NodeId
 from .coverage import NOTHING, Coverage
@@ -36,6 +36,7 @@ from .walk import Walk
 HLC_MARK = "hlc"
 TALLY_MARK = "tally"
 LINEAGE_MARK = "lineage"
+NEVER_MS = 1 << 63
 
 STEP_BACK_MS = 1000
 """Cluster time that goes back by less is measuring noise."""
@@ -56,22 +57,23 @@ class HeldBack(msgspec.Struct, frozen=True):
 
 
 class Staged(msgspec.Struct, frozen=True):
-    """An entry on its way to the store. `swept_ms`: the tally's mark when its slot entered the overlay."""
+    """An entry on its way to the store."""
 
     number: CommitNumber
     entry: Entry
-    swept_ms: int
 
 
 class Pending(msgspec.Struct):
     """What becomes true when one commit is durable."""
 
     number: CommitNumber
-    swept_ms: int
     change: Change
     slots: list[Slot]
     covered: dict[Origin, Coverage]
     own: list[Entry]
+    size: int = 0
+    expires_ms: int = NEVER_MS
+    """When the first entry expires that it brings or replaces: no sweep passes that time before it is settled."""
 
 
 class Replica:
@@ -86,6 +88,7 @@ class Replica:
         self._said = self._next_seq - 1  # our entries up to here were sent, or are left to sync
         self._overlay: dict[Slot, Staged] = {}
         self._pending: deque[Pending] = deque()
+        self._staged_bytes = 0
         self._current: Pending | None = None
         self.tally = Tally(store.mark(TALLY_MARK))
         self.held_back: dict[Origin, HeldBack] = {}
@@ -125,7 +128,10 @@ class Replica:
         return entry
 
     def refuse(self, slot: Slot, if_version: str | None, if_absent: bool, time_ms: int) -> Refused | None:
-        """Why a conditional write may not happen, judged by what is staged or stored here."""
+        """Why a write may not happen, judged by what is staged or stored here."""
+        if self._is_behind:
+            text = "the disk is slower than the writers, and too much waits for it"
+            return Refused("overloaded", text, "try again a little later", retryable=True)
         if if_version is None and not if_absent:
             return None
         current = self._newest(slot)
@@ -178,8 +184,12 @@ class Replica:
         return walk
 
     def merge(self, turn: Turn, origin: Origin, rows: Iterable[Row]) -> int:
-        """Stage what is newer than ours; how many that were."""
-        covered = self.reached.get(origin, NOTHING)
+        """Stage what is newer than ours; how many that were. Raises RemoteFault QUOTA.
+
+        Its origin is known even before its head moves: what it wrote may supersede what others wrote.
+        """
+        self.advance(turn, origin, 0)
+        covered = self.reached[origin]
         merged = 0
         for row in rows:
             if covered.has(row.seq):
@@ -193,19 +203,19 @@ class Replica:
             if current is None or current.version < entry.version:
                 self._stage(turn, entry, current)
                 merged += 1
-        if origin not in self.reached:
-            self._admit(turn, origin)
         return merged
 
     def merge_batch(self, turn: Turn, author: NodeId, batch: Batch) -> bool:
-        """Take in a batch; False when entries before it are missing, so that the head stays behind."""
+        """Take in a batch; False when the head stays behind: entries before it are missing, or the disk is slow."""
+        if self._is_behind:
+            return False
         origin = (author, batch.lineage)
         self.merge(turn, origin, batch.rows)
         self._cover(turn, origin, batch.first, batch.last)
         return self.reached_head(origin) >= batch.last
 
     def advance(self, turn: Turn, origin: Origin, head: int) -> None:
-        """All up to `head` is staged here, or superseded by what is."""
+        """All up to `head` is staged here, or superseded by what is. Raises RemoteFault QUOTA."""
         self._cover(turn, origin, 0, head)
 
     def reached_head(self, origin: Origin) -> int:
@@ -231,11 +241,12 @@ class Replica:
         covered: dict[Origin, Coverage] = {}
         while self._pending and self._pending[0].number <= number:
             pending = self._pending.popleft()
+            self._staged_bytes -= pending.size
             self.tally.commit(pending.change)
             covered.update(pending.covered)
             own += pending.own
             for slot in pending.slots:
-                self._settle(slot, pending)
+                self._settle(slot, pending.number)
         self._durable.update(covered)
         heads = {origin: coverage.head for origin, coverage in covered.items()}
         self.vector.update(heads)
@@ -244,10 +255,7 @@ class Replica:
     def failed(self) -> None:
         """Nothing of what is staged was stored."""
         self.tally.roll_back()
-        for slot, staged in self._overlay.items():
-            kept = self._stored(slot)
-            if kept and kept.value is not None and staged.swept_ms < kept.expires_ms <= self.tally.swept_ms:
-                self.tally.expire(kept)
+        self._staged_bytes = 0
         self._overlay.clear()
         self._pending.clear()
         self.reached = dict(self._durable)
@@ -276,23 +284,20 @@ class Replica:
     def sweep(self, time_ms: int) -> None:
         """Take entries that expired by now out of the digest; they stay as tombstones.
 
-        When cluster time was corrected backwards, those that are alive again count again.
+        Not those of a commit under way: what a commit changes is reckoned once, when it is staged. When cluster
+        time was corrected backwards, those that are alive again count again.
         """
         swept_ms = self.tally.swept_ms
-        if swept_ms - STEP_BACK_MS < time_ms <= swept_ms:
+        time_ms = min([time_ms, *(pending.expires_ms - 1 for pending in self._pending)])
+        if time_ms > swept_ms:
+            for entry in self._store.expiring(swept_ms, time_ms):
+                self.tally.expire(entry)
+        elif time_ms < swept_ms - STEP_BACK_MS and not self._pending:
+            for entry in self._store.expiring(time_ms, swept_ms):
+                self.tally.revive(entry)
+        else:
             return
-        low, high = min(time_ms, swept_ms), max(time_ms, swept_ms)
-        note = self.tally.expire if time_ms > swept_ms else self.tally.revive
-        for entry in self._store.expiring(low, high):
-            if (entry.keyspace, entry.key) not in self._overlay:
-                note(entry)
         self.tally.swept_ms = time_ms
-
-    def _admit(self, turn: Turn, origin: Origin) -> None:
-        """Know an origin even before its head moves: what it wrote may supersede what others wrote."""
-        if len(self.reached) >= ORIGINS_MAX:
-            raise RemoteFault(Fault.QUOTA, f"more than {ORIGINS_MAX} origins")
-        self._commit_of(turn).covered[origin] = self.reached[origin] = NOTHING
 
     def release(self, now: Instant) -> bool:
         """Whether entries that were held back may come now: they want to be pulled again."""
@@ -300,6 +305,11 @@ class Replica:
         for origin in due:
             del self.held_back[origin]
         return bool(due)
+
+    @property
+    def _is_behind(self) -> bool:
+        """What is staged has to be bounded: a disk may be slower than clients and peers together."""
+        return self._staged_bytes > STAGED_BYTES_MAX
 
     def _hold_back(self, turn: Turn, origin: Origin, entry: Entry) -> None:
         """An entry from the future: it stays where it is, uncovered here, until its time comes."""
@@ -316,6 +326,8 @@ class Replica:
         if last < first:
             return
         before = self.reached.get(origin)
+        if before is None and len(self.reached) >= ORIGINS_MAX:
+            raise RemoteFault(Fault.QUOTA, f"more than {ORIGINS_MAX} origins")
         after = (before or NOTHING).with_range(first, last)
         if after != before:
             self._commit_of(turn).covered[origin] = self.reached[origin] = after
@@ -324,7 +336,7 @@ class Replica:
 
     def _commit_of(self, turn: Turn) -> Pending:
         if self._current is None:
-            self._current = Pending(turn.number, self.tally.swept_ms, Change(), [], {}, [])
+            self._current = Pending(turn.number, Change(), [], {}, [])
         return self._current
 
     def _stage(self, turn: Turn, entry: Entry, current: Entry | None) -> None:
@@ -334,18 +346,19 @@ class Replica:
                 walk.replaced(current)
         pending = self._commit_of(turn)
         pending.change += self.tally.replace(current, entry)
+        for touched in (current, entry):
+            if touched is not None and touched.expires_ms and self.tally.counts(touched):
+                pending.expires_ms = min(pending.expires_ms, touched.expires_ms)
+        pending.size += row_bytes(entry)
+        self._staged_bytes += row_bytes(entry)
         pending.slots.append(slot)
-        before = self._overlay.get(slot)
-        self._overlay[slot] = Staged(turn.number, entry, before.swept_ms if before else self.tally.swept_ms)
+        self._overlay[slot] = Staged(turn.number, entry)
         turn.stage(entry)
 
-    def _settle(self, slot: Slot, pending: Pending) -> None:
+    def _settle(self, slot: Slot, number: CommitNumber) -> None:
         staged = self._overlay.get(slot)
-        if staged is None or staged.number != pending.number:
-            return
-        del self._overlay[slot]
-        if staged.entry.live_at(pending.swept_ms) and not self.tally.counts(staged.entry):
-            self.tally.expire(staged.entry)
+        if staged is not None and staged.number == number:
+            del self._overlay[slot]
 
     def _newest(self, slot: Slot) -> Entry | None:
         staged = self._overlay.get(slot)

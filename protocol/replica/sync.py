@@ -63,7 +63,7 @@ class Pulling(msgspec.Struct):
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """A head that a peer announced and that we have not reached."""
+    """A head that a peer announced and that we do not hold durably: what is only staged may yet be lost."""
 
     head: int
     link: LinkId
@@ -89,7 +89,6 @@ class Sync:
         self._queue: deque[tuple[LinkId, int]] = deque()
         self._wanted: dict[Origin, Wanted] = {}
         self._sessions = 0
-        self._retry_s = float("inf")
         self._resume = self._stored_resume()
         self.peer_heads: dict[NodeId, dict[Origin, int]] = {}
         """What each peer holds durably, as far as it told us."""
@@ -100,7 +99,7 @@ class Sync:
         times = [wanted.since_s + self._config.catch_up_s for wanted in self._wanted.values()]
         if self._pulling is not None:
             times.append(self._pulling.progress_s + self._config.sync_idle_s)
-        return min(*times, self._retry_s) if times else self._retry_s
+        return min(times, default=float("inf"))
 
     def link_up(self, turn: Turn, link: LinkId, node: NodeId, known_run: int) -> None:
         """`known_run`: the latest run of the peer that we heard of before, 0: none."""
@@ -123,22 +122,21 @@ class Sync:
             self._pulling = None
             self._enqueue(turn, pulling.link)
         for origin, wanted in list(self._wanted.items()):
-            if self._replica.reached_head(origin) >= wanted.head or wanted.link not in self._links:
+            if self._replica.vector.get(origin, 0) >= wanted.head or wanted.link not in self._links:
                 del self._wanted[origin]
             elif now_s >= wanted.since_s + self._config.catch_up_s:
                 self._wanted[origin] = Wanted(wanted.head, wanted.link, now_s + self._config.sync_idle_s)
-                self._enqueue(turn, wanted.link)
-        if now_s >= self._retry_s or self._replica.release(turn.now):
-            self._retry_s = float("inf")
+                if self._replica.reached_head(origin) < wanted.head:
+                    self._enqueue(turn, wanted.link)
+        if self._replica.release(turn.now):
             for link in self._links:
                 self._enqueue(turn, link)
         self._start_next(turn)
 
-    def failed(self, now_s: float) -> None:
-        """What was staged is lost, and with it perhaps the end of a session: pull again, but not at once."""
+    def failed(self) -> None:
+        """What was staged is lost, and with it the session: what it should have brought is wanted still."""
         self._resume = self._stored_resume()
         self._pulling = None
-        self._retry_s = now_s + self._config.sync_idle_s
 
     def announced(self, turn: Turn, link: LinkId, heads: list[Head]) -> None:
         """A peer says what it holds."""
@@ -149,7 +147,7 @@ class Sync:
         for author, lineage, head in heads:
             origin = (NodeId(author), lineage)
             known[origin] = max(head, known.get(origin, 0))
-            is_lacking = head > self._replica.reached_head(origin) and origin not in self._replica.held_back
+            is_lacking = head > self._replica.vector.get(origin, 0) and origin not in self._replica.held_back
             if is_lacking and len(self._wanted) < ORIGINS_MAX:
                 since_s = self._wanted[origin].since_s if origin in self._wanted else turn.now.mono_s
                 self._wanted[origin] = Wanted(head, link, since_s)
