@@ -18,7 +18,18 @@ from . import gossip as gossiping
 from . import invalidation
 from .clock import ClusterTime, HybridClock
 from .config import Config
-from .effects import Effect, Entry, Invalidated, RecordRow, Reply, Send, Stage
+from .effects import (
+    Effect,
+    Entry,
+    Halt,
+    Invalidated,
+    MarkRow,
+    RecordRow,
+    Reply,
+    Send,
+    Stage,
+    StartAgain,
+)
 from .errors import Fault, Refused, RemoteFault
 from .gossip import Gossip, Want
 from .gossip import Held as HeldStreams
@@ -60,7 +71,7 @@ from .membership.table import decode_member
 from .replica import messages as replication
 from .replica.entry import keyspace_id
 from .replica.messages import Batch, Chunk, Holding, More, Pull
-from .replica.replica import HLC_MARK, Page, Replica
+from .replica.replica import HLC_MARK, LINEAGE_MARK, Page, Replica
 from .replica.serving import Serving
 from .replica.settling import Identity, Settling
 from .replica.store import DamagedRow, Origin, Store
@@ -79,6 +90,7 @@ if TYPE_CHECKING:
 
 
 SEED_RECORD = "seed"
+RUN_MARK = "run"
 
 
 def build_registry() -> Registry:
@@ -309,6 +321,10 @@ class Node:
 
     def _on_link_up(self, turn: Turn, event: LinkUp) -> None:
         established = event.established
+        later = self.membership.later_record(established.peer, established.run)
+        if later is not None:
+            self._refuse_older_run(turn, event, later)
+            return
         known_run = self.membership.known_run(established.peer)
         if event.seed and event.dialled is not None:
             self.membership.seed_answered(turn, event.dialled, established.peer)
@@ -318,7 +334,23 @@ class Node:
             self.gossip.link_up(turn, event.link)
             self.sync.link_up(turn, event.link, established.peer, known_run)
 
+    def _refuse_older_run(self, turn: Turn, event: LinkUp, later: bytes) -> None:
+        """A peer comes under an older run than it had: it is told which; unless both run now, then it is a copy."""
+        peer, link = event.established.peer, event.link
+        if self.membership.is_heard(peer, turn.now.mono_s):
+            turn.cut(link, Fault.CLONED, "another process with this node's key is linked under a later run")
+        else:
+            turn.cut(link, Fault.STALE_RUN, "this node is known under a later run", later)
+
+    def _on_own_record(self, turn: Turn, link: Link, run: int) -> None:
+        """Our own record, which we signed in a later run than this: a clock went back, or the folder did."""
+        turn.log("run.outdated", known=str(run), link=str(link.id))
+        turn.stage(MarkRow(RUN_MARK, run.to_bytes(8, "big")))
+        turn.do_after_commit(StartAgain())
+
     def _on_link_down(self, turn: Turn, event: LinkDown) -> None:
+        if event.fault is Fault.CLONED:
+            turn.do(Halt(f"this node's folder is used twice: {event.why}"))
         self._forget_link(turn, event.link, event.why, duplicate=event.fault is Fault.DUPLICATE)
 
     def _forget_link(self, turn: Turn, link: LinkId, why: str, *, duplicate: bool = False) -> None:
@@ -373,6 +405,8 @@ class Node:
                 self._check_link_stream(link, unopened)
                 return True
             case Stream.RECORD:
+                if unopened.origin == self._keys.node_id:
+                    return header.run > self.identity.run
                 return not self.membership.is_known(unopened.origin, header.run, header.seq)
             case Stream.GOSSIP:
                 if unopened.origin != link.peer and not self.membership.is_member(unopened.origin):
@@ -408,6 +442,9 @@ class Node:
 
     def _on_record(self, turn: Turn, link: Link, unopened: Unopened, payload: MemberRecord) -> None:
         header, origin = unopened.header, unopened.origin
+        if origin == self._keys.node_id:
+            self._on_own_record(turn, link, header.run)
+            return
         self.membership.on_record(turn, link.id, origin, header.run, header.seq, payload, unopened.frame)
 
     def _on_heartbeat(self, turn: Turn, link: Link, _: Unopened, beat: Heartbeat) -> None:
@@ -473,6 +510,16 @@ class Node:
         if not lacking or turn.now.mono_s >= self._handover_until_s:
             self._handover_until_s = float("inf")
             self.membership.leave(turn, self._leaving.goodbye_s)
+
+
+def next_identity(store: Store, wall_ms: int) -> tuple[Identity, tuple[MarkRow, ...]]:
+    """The numbers of the next run, and the rows that must be durable before anything is said under them."""
+    previous = int.from_bytes(store.mark(RUN_MARK) or b"", "big")
+    run = max(previous + 1, wall_ms)
+    stored = store.mark(LINEAGE_MARK)
+    lineage = int.from_bytes(stored, "big") if stored is not None else run
+    rows = (MarkRow(RUN_MARK, run.to_bytes(8, "big")), MarkRow(LINEAGE_MARK, lineage.to_bytes(8, "big")))
+    return Identity(run, previous, lineage), rows
 
 
 def storage_full(why: str) -> Refused:

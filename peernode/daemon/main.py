@@ -34,7 +34,7 @@ from ..store.writer import StorageFull
 from .enrol import NotAllowed, found_cluster, join_cluster, local_ticket, read_ticket
 from .faults import FAULTS_VARIABLE, FaultPoint, FaultsError
 from .folder import Folder, FolderError
-from .runtime import Runtime
+from .runtime import Halted, Runtime
 from .serve import Setup, serve
 from .world import RealWorld, World
 
@@ -53,12 +53,16 @@ class StartError(Exception):
 def run_daemon(options: RunOptions) -> int:
     """Blocks until the daemon ends; returns its exit code."""
     try:
-        trio.run(run, options, RealWorld())
+        if trio.run(run, options, RealWorld()):
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     except BaseException as raised:
         error = first_of(raised)
         if isinstance(error, StartError):
             say(f"error: {error}", f"hint: {error.hint}" if error.hint else "")
             return error.code
+        if isinstance(error, Halted):
+            say(f"error: {error}", "hint: stop the other one, or give this one a folder of its own")
+            return 1
         if isinstance(error, KeyboardInterrupt):
             return 130
         if isinstance(error, DatabaseError | OSError | StorageFull):
@@ -80,8 +84,8 @@ def init_folder(options: RunOptions) -> Path:
     return path
 
 
-async def run(options: RunOptions, world: World) -> None:
-    """The whole life of a daemon. Raises StartError."""
+async def run(options: RunOptions, world: World) -> bool:
+    """The whole life of a daemon; whether it must begin anew. Raises StartError or Halted."""
     name = node_name(options)
     check_tags(options.tags)
     allow_many_files()
@@ -109,13 +113,13 @@ async def run(options: RunOptions, world: World) -> None:
         )
         file = registry.register(registration)
         try:
-            await serve_until_signal(setup, world, log, is_new)
+            return await serve_until_signal(setup, world, log, is_new)
         finally:
             registry.unregister(file)
             local_path.unlink(missing_ok=True)
 
 
-async def serve_until_signal(setup: Setup, world: World, log: Log, is_new: bool) -> None:
+async def serve_until_signal(setup: Setup, world: World, log: Log, is_new: bool) -> bool:
     stop = trio.Event()
 
     def on_ready(runtime: Runtime, through: NodeId | None) -> None:
@@ -132,8 +136,9 @@ async def serve_until_signal(setup: Setup, world: World, log: Log, is_new: bool)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(stop_on_signal, stop)
-        await serve(setup, world, log, stop, on_ready)
+        again = await serve(setup, world, log, stop, on_ready)
         nursery.cancel_scope.cancel()
+    return again
 
 
 async def stop_on_signal(stop: trio.Event) -> None:

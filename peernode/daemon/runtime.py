@@ -19,12 +19,14 @@ from protocol.effects import (
     DialOutcome,
     Disconnect,
     Farewell,
+    Halt,
     Invalidated,
     MemberChanged,
     Reply,
     Said,
     Send,
     Stage,
+    StartAgain,
     Synced,
 )
 from protocol.errors import Fault, RemoteFault
@@ -59,6 +61,10 @@ LAG_DECAY = 0.9
 """Of the reported loop lag a tenth is forgotten each tick."""
 
 
+class Halted(Exception):
+    """This daemon must not go on; the text is for its operator."""
+
+
 class Runtime:
     """One running node. `nursery` holds its links and dials."""
 
@@ -78,7 +84,8 @@ class Runtime:
         self.faults: FaultPoint | None = None
         """Only where a test asked for it."""
         self.links: dict[LinkId, Link] = {}
-        self.farewell = trio.Event()
+        self.ended = trio.Event()
+        self.begins_anew = False
         self.first_sync = trio.Event()
         self.first_sync_from: NodeId | None = None
         self.after_dispatch: list[Callable[[], None]] = []
@@ -100,7 +107,9 @@ class Runtime:
             Synced: self._synced,
             Invalidated: self._invalidated,
             Said: self._said,
-            Farewell: lambda _: self.farewell.set(),
+            Farewell: lambda _: self.ended.set(),
+            StartAgain: self._start_again,
+            Halt: lambda halt: self._nursery.start_soon(stop_because, Halted(halt.why)),
         }
 
     def dispatch(self, event: Event) -> None:
@@ -167,7 +176,7 @@ class Runtime:
         link = self.links.pop(cut.link, None)
         if link is not None:
             self.log.event("link.cut", link=str(cut.link), reason=cut.fault.value, detail=cut.detail)
-            link.close(close_frame(self.keys, cut.fault, cut.detail))
+            link.close(cut.parting + close_frame(self.keys, cut.fault, cut.detail))
 
     def _member_changed(self, change: MemberChanged) -> None:
         node = node_text(change.node)[:8]
@@ -184,6 +193,10 @@ class Runtime:
     def _invalidated(self, stale: Invalidated) -> None:
         for hear in self.on_invalidated:
             hear(stale)
+
+    def _start_again(self, _: StartAgain) -> None:
+        self.begins_anew = True
+        self.ended.set()
 
     def _said(self, said: Said) -> None:
         self.log.event(said.event, **dict(said.fields))

@@ -22,12 +22,12 @@ from functools import partial
 import trio
 
 from protocol.config import Config
-from protocol.effects import MarkRow, Stage
+from protocol.effects import Stage
 from protocol.errors import Fault, Refused, RemoteFault
 from protocol.identity.keys import Ed25519Keys
 from protocol.identity.tickets import JoinChallenge, JoinGranted, JoinRequest
 from protocol.inputs import Leave, Redeem, Start
-from protocol.node import Node
+from protocol.node import Node, next_identity
 from protocol.replica.settling import Identity
 from protocol.types import CommitNumber, NodeId, node_text
 
@@ -50,8 +50,6 @@ from .folder import Folder
 from .runtime import Runtime
 from .world import World
 
-RUN_MARK, LINEAGE_MARK = "run", "lineage"
-
 
 @dataclass
 class Setup:
@@ -73,11 +71,14 @@ class Setup:
 
 async def serve(
     setup: Setup, world: World, log: Log, stop: trio.Event, on_ready: Callable[[Runtime, NodeId | None], None]
-) -> None:
-    """Run until `stop` is set or the node has left. `on_ready` is told through whom the first sync came."""
+) -> bool:
+    """Run until `stop` is set or the node has left. `on_ready` is told through whom the first sync came.
+
+    Returns whether the node must begin anew at once, under a later run. Raises Halted.
+    """
     writer = Writer(setup.folder.database)
     reader = Reader(setup.folder.database)
-    identity = next_identity(reader, writer, world)
+    identity = begin_run(reader, writer, world)
     node = Node(config_of(setup), setup.keys, reader, world.random(), identity, world.now())
     contexts = Contexts(setup.folder.chain_file, setup.folder.key_file, root_pem(setup.folder))
     committer: Committer | None = None
@@ -88,8 +89,9 @@ async def serve(
             committer = (setup.new_committer or start_thread)(writer, runtime.on_outcome, nursery)
             runtime.committer = committer
             start_tasks(runtime, setup, nursery, stop, on_ready)
-            await runtime.farewell.wait()
+            await runtime.ended.wait()
             nursery.cancel_scope.cancel()
+        return runtime.begins_anew
     finally:
         setup.listener.close()
         if committer is not None:
@@ -136,14 +138,11 @@ async def tell_when_ready(
     on_ready(runtime, runtime.first_sync_from)
 
 
-def next_identity(reader: Reader, writer: Writer, world: World) -> Identity:
+def begin_run(reader: Reader, writer: Writer, world: World) -> Identity:
     """Draw the number of this run and make it durable, before anything is said under it."""
-    previous = int.from_bytes(reader.mark(RUN_MARK) or b"", "big")
-    run = max(previous + 1, world.now().wall_ms)
-    lineage = int.from_bytes(reader.mark(LINEAGE_MARK) or run.to_bytes(8, "big"), "big")
-    rows = (MarkRow(RUN_MARK, run.to_bytes(8, "big")), MarkRow(LINEAGE_MARK, lineage.to_bytes(8, "big")))
+    identity, rows = next_identity(reader, world.now().wall_ms)
     writer.apply([Stage(CommitNumber(0), rows)])
-    return Identity(run, previous, lineage)
+    return identity
 
 
 def config_of(setup: Setup) -> Config:

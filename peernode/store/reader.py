@@ -56,12 +56,15 @@ class Reader:
         return self._select(f"WHERE keyspace = ? AND key {comparison} ? {bound} ORDER BY key", arguments)
 
     def by_origin(self, origin: Origin, after_seq: int) -> Iterator[Entry]:
-        if origin not in self._ids:
-            self._load_origins()
-        number = self._ids.get(origin)
+        number = self._number_of(origin)
         if number is None:
             return iter(())
         return self._select("WHERE origin = ? AND seq > ? ORDER BY seq", (number, after_seq))
+
+    def top(self, origin: Origin) -> int:
+        query = "SELECT max(seq) FROM entry WHERE origin = ?"
+        (seq,) = self._connection.execute(query, (self._number_of(origin),)).fetchone()
+        return seq or 0
 
     def expiring(self, after_ms: int, until_ms: int) -> Iterator[Entry]:
         where = "WHERE expires > ? AND expires <= ? AND expires > 0 AND value IS NOT NULL"
@@ -125,6 +128,11 @@ class Reader:
         if seal != checksum(keyspace, key, node, lineage, seq, hlc, expires_ms, value):
             raise DamagedRow(f"key {key!r} fails its checksum")
         return Entry(keyspace, key, hlc, node, lineage, seq, value, expires_ms)
+
+    def _number_of(self, origin: Origin) -> int | None:
+        if origin not in self._ids:
+            self._load_origins()
+        return self._ids.get(origin)
 
     def _load_origins(self) -> None:
         for number, node, lineage in self._connection.execute("SELECT id, node, lineage FROM origin"):

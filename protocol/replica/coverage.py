@@ -20,6 +20,11 @@ class Coverage(msgspec.Struct, frozen=True, gc=False):
     head: int = 0
     beyond: tuple[Range, ...] = ()
 
+    @property
+    def top(self) -> int:
+        """The highest seq that is covered."""
+        return self.beyond[-1][1] if self.beyond else self.head
+
     def has(self, seq: int) -> bool:
         return seq <= self.head or any(first <= seq <= last for first, last in self.beyond)
 

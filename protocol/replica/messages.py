@@ -38,11 +38,16 @@ class Floor(Payload, frozen=True):
 
 
 class Pull(Payload, frozen=True):
-    """Send me what I lack; this is my vector. `known_run`: the latest run of yours that I heard of, 0: none."""
+    """Send me what I lack; this is my vector.
+
+    `known_run`: the latest run of yours that I heard of before this link, 0: none. `known`: (lineage, seq), the
+    highest that I hold of each of your lineages, also where what stands before it is missing.
+    """
 
     session: Counter
     vector: Heads
     known_run: Counter
+    known: Annotated[list[tuple[Counter, Counter]], msgspec.Meta(max_length=ORIGINS_MAX)]
     floor: Floor | None
 
 

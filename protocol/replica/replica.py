@@ -103,6 +103,14 @@ class Replica:
         """Ours; it also names this store."""
         return self.me[1]
 
+    def tops_of(self, node: NodeId) -> list[tuple[int, int]]:
+        """(lineage, seq): the highest that is held or covered of each lineage of a node."""
+        return [
+            (origin[1], max(coverage.top, self._store.top(origin)))
+            for origin, coverage in sorted(self._durable.items())
+            if origin[0] == node
+        ]
+
     def begin_lineage(self, turn: Turn, lineage: int) -> None:
         """Number our entries anew: nobody can have an entry of this lineage yet."""
         self.me = (self.me[0], lineage)

@@ -18,7 +18,7 @@ from ..clock import ClusterTime
 from ..config import Config
 from ..turn import Turn
 from ..types import Instant
-from .messages import Pull, as_vector
+from .messages import Pull
 from .replica import Replica
 
 
@@ -63,8 +63,8 @@ class Settling:
 
     def on_pull(self, turn: Turn, pull: Pull) -> None:
         """A peer says what it knows of us."""
-        origin = self._replica.me
-        knows_more = as_vector(pull.vector).get(origin, 0) > self._replica.own_head
+        lineage, head = self._replica.lineage, self._replica.own_head
+        knows_more = any(known == lineage and seq > head for known, seq in pull.known)
         knows_later = self._identity.previous_run < pull.known_run != self._identity.run
         if knows_more or knows_later:
             self._renew(turn, "a peer knows later entries or a later run of this node")

@@ -37,6 +37,10 @@ class Store(Protocol):
         """Current entries of one origin in the order of their seq."""
         ...
 
+    def top(self, origin: Origin) -> int:
+        """The highest seq of an origin's current entries, covered or not; 0: there is none."""
+        ...
+
     def expiring(self, after_ms: int, until_ms: int) -> Iterable[Entry]:
         """Puts with after_ms < expires_ms <= until_ms. Damaged rows are left out: nobody asked for them."""
         ...

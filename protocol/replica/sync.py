@@ -252,4 +252,5 @@ class Sync:
         if self._resume is not None and self._resume.node == node:
             pulling.floor = as_vector(self._resume.heads)
             floor = Floor(self._resume.lineage, self._resume.heads)
-        turn.say((link,), Pull(self._sessions, as_heads(self._replica.vector), known_run, floor))
+        known = self._replica.tops_of(node)
+        turn.say((link,), Pull(self._sessions, as_heads(self._replica.vector), known_run, known, floor))

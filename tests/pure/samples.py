@@ -12,8 +12,7 @@ from protocol.invalidation import Invalidation
 from protocol.membership.record import Goodbye, Heartbeat, MemberRecord
 from protocol.node import build_registry
 from protocol.replica.entry import Row
-from protocol.replica.messages import Batch
-from protocol.replica.messages import Chunk, Group, More, Pull
+from protocol.replica.messages import Batch, Chunk, Group, More, Pull
 from protocol.types import NodeId, Payload
 from protocol.wire.hello import Confirm, Hello
 

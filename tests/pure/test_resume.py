@@ -218,7 +218,7 @@ def foreign_floor(honest: bool) -> tuple[Store, Session]:
     session = Session(reader, second)
     if not honest:
         floor = Floor(second.replica.lineage, [(author.id, 1, 1)])
-        session.question = Pull(session.pull.session, session.pull.vector, 0, floor)
+        session.question = Pull(session.pull.session, session.pull.vector, 0, [], floor)
     return reader, session.finish()
 
 

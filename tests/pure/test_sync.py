@@ -7,8 +7,7 @@ from protocol.errors import Fault
 from protocol.inputs import Put, Tick
 from protocol.membership.record import Heartbeat
 from protocol.replica.entry import Row
-from protocol.replica.messages import Batch
-from protocol.replica.messages import Chunk, Group, More, Pull
+from protocol.replica.messages import Batch, Chunk, Group, More, Pull
 
 from .rig import Peer, Rig, of, payloads, said
 

@@ -217,20 +217,24 @@ class Host:
         folder = Folder(self._folder)
         try:
             with self._scope:
-                listener = await open_listener(self.ip, PORT)
                 if not folder.is_enrolled and ticket is None:
                     found_cluster(folder, self.world)
                 elif not folder.is_enrolled:
                     assert ticket is not None
                     await join_cluster(folder, ticket, ticket.addresses, (), self.world, log)
-                keys = Ed25519Keys(folder.node_key(b""), folder.grant())
-                setup = Setup(folder, keys, self.name, join_address(self.ip, PORT), listener)
-                setup.seeds = folder.seeds()
-                setup.new_committer = self._committer
-                await serve(setup, self.world, log, self._stop, self._on_ready)
+                while await self._serve(folder, log):
+                    pass  # it was known under a later run
         finally:
             folder.close()
             self._ended.set()
+
+    async def _serve(self, folder: Folder, log: Log) -> bool:
+        listener = await open_listener(self.ip, PORT)
+        keys = Ed25519Keys(folder.node_key(b""), folder.grant())
+        setup = Setup(folder, keys, self.name, join_address(self.ip, PORT), listener)
+        setup.seeds = folder.seeds()
+        setup.new_committer = self._committer
+        return await serve(setup, self.world, log, self._stop, self._on_ready)
 
     def _committer(
         self, writer: Writer, deliver: Callable[[Outcome], None], nursery: trio.Nursery

@@ -13,6 +13,7 @@ from protocol.membership.table import State
 from protocol.replica.coverage import NOTHING
 from protocol.replica.entry import DIGEST_MODULUS, item_hash
 from protocol.replica.store import Origin
+from protocol.types import Instant
 
 if TYPE_CHECKING:
     from .swarm import Host
@@ -31,7 +32,7 @@ class Checks:
         self._hosts = hosts
         self._dots: dict[Dot, Entry] = {}
         self._acked: dict[Dot, Entry] = {}
-        self._last_hlc: dict[bytes, tuple[int, int]] = {}
+        self._last_hlc: dict[tuple[bytes, int], tuple[int, int]] = {}
         self._vectors: dict[str, dict[Origin, int]] = {}
 
     def stored(self, host: Host, entries: list[Entry]) -> None:
@@ -41,13 +42,14 @@ class Checks:
             known = self._dots.setdefault(dot, entry)
             require(known == entry, f"S1: the dot {dot[1:]} of {host.name} names two entries")
             if entry.node == host.keys.node_id:
-                seq, hlc = self._last_hlc.get(entry.node, (0, 0))
+                origin = (entry.node, entry.lineage)
+                seq, hlc = self._last_hlc.get(origin, (0, 0))
                 require(
                     (entry.seq > seq and entry.hlc > hlc) or entry.seq <= seq,
                     f"H1: {host.name} stamped {entry.hlc} after {hlc}",
                 )
                 if entry.seq > seq:
-                    self._last_hlc[entry.node] = (entry.seq, entry.hlc)
+                    self._last_hlc[origin] = (entry.seq, entry.hlc)
 
     def acknowledged(self, host: Host, entry: Entry) -> None:
         """A client was told that its write is safe: it is on the acknowledging disk, or superseded there (D1)."""
@@ -57,6 +59,22 @@ class Checks:
             held is not None and held.version >= entry.version,
             f"D1: {host.name} acknowledged seq {entry.seq} before it was durable",
         )
+
+    def restored(self, host: Host) -> None:
+        """A disk was set back: what stood on no other disk is lost with it, lawfully, and its numbers are free."""
+        disks = [other.disk for other in self._hosts.values()]
+        for dot, entry in list(self._acked.items()):
+            held = [disk.get(entry.keyspace, entry.key) for disk in disks]
+            if not any(e is not None and e.version >= entry.version for e in held):
+                del self._acked[dot]
+        coverages = [disk.coverage() for disk in disks]
+        for dot, entry in list(self._dots.items()):
+            origin = (entry.node, entry.lineage)
+            if not any(coverage.get(origin, NOTHING).has(entry.seq) for coverage in coverages):
+                del self._dots[dot]
+        self._last_hlc = {
+            origin: last for origin, last in self._last_hlc.items() if origin[0] != host.keys.node_id
+        }
 
     def after(self, host: Host, now: float, *, ticked: bool) -> None:
         """One node moved: what it says is durable (S2) and never goes back (D2); a tick moves its deadline (L1)."""
@@ -83,10 +101,12 @@ class Checks:
                         f"S2: {host.name} covers {node.hex()[:4]}:{seq} and does not hold it",
                     )
 
-    def at_quiet(self, wall_ms_of: Callable[[Host], int]) -> None:
+    def at_quiet(self, instant_of: Callable[[Host], Instant]) -> None:
         """After the faults: nothing acknowledged is missing, all are equal, all see all alive."""
         self.in_full()
         hosts = list(self._hosts.values())
+        times = [host.node.time.time_ms(instant_of(host)) for host in hosts if host.node is not None]
+        require(max(times) - min(times) <= 250, f"H2: cluster time differs by {max(times) - min(times)} ms")
         first = hosts[0].disk.entries
         for host in hosts:
             require(host.disk.entries == first, f"S5: {host.name} differs from {hosts[0].name}")
@@ -96,10 +116,10 @@ class Checks:
                     held is not None and held.version >= entry.version,
                     f"I2: {host.name} lost the acknowledged seq {entry.seq}",
                 )
-            self._check_tally(host, wall_ms_of(host))
+            self._check_tally(host)
             self._check_members(host)
 
-    def _check_tally(self, host: Host, wall_ms: int) -> None:
+    def _check_tally(self, host: Host) -> None:
         assert host.node is not None
         tally = host.node.replica.tally
         live = [entry for entry in host.disk.entries.values() if entry.live_at(tally.swept_ms)]

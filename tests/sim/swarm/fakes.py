@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from hashlib import blake2b
 
 from protocol.effects import Entry, HeadRow, MarkRow, RecordRow, StoreRow
@@ -69,6 +70,10 @@ class Disk:
         self._marks: dict[str, bytes] = {}
         self._records: dict[str, dict[bytes, bytes]] = {}
 
+    def copy(self) -> Disk:
+        """A backup."""
+        return deepcopy(self)
+
     def apply(self, rows: tuple[StoreRow, ...]) -> None:
         """Store one group: all of it is durable afterwards."""
         for row in rows:
@@ -105,6 +110,9 @@ class Disk:
         for seq in sorted(slots):
             if seq > after_seq:
                 yield self.entries[slots[seq]]
+
+    def top(self, origin: Origin) -> int:
+        return max(self._by_origin.get(origin, {}), default=0)
 
     def expiring(self, after_ms: int, until_ms: int) -> Iterator[Entry]:
         for entry in list(self.entries.values()):

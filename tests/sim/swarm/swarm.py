@@ -25,9 +25,11 @@ from protocol.effects import (
     Effect,
     Entry,
     Farewell,
+    Halt,
     Reply,
     Send,
     Stage,
+    StartAgain,
 )
 from protocol.errors import Fault
 from protocol.inputs import (
@@ -46,8 +48,8 @@ from protocol.inputs import (
     Tick,
     Written,
 )
-from protocol.node import Node
-from protocol.replica.settling import Identity
+from protocol.membership.membership import MEMBER_RECORD
+from protocol.node import Node, next_identity
 from protocol.types import Instant, LinkId
 from protocol.wire.frames import HEADER
 from protocol.wire.hello import Established
@@ -72,6 +74,9 @@ class Plan:
     cut_every_s: float = 4.0
     link_loss_every_s: float = 3.0
     full_every_s: float = 9.0
+    jump_every_s: float = 6.0
+    jump_ms: int = 3000
+    restore_every_s: float = 12.0
     value_bytes: int = 12
     skew_ms: int = 50
     sync_rows_max: int = 4
@@ -103,10 +108,10 @@ class Host:
         self.name, self.keys, self.skew_ms = name, keys, skew_ms
         self.address = f"{name}:1"
         self.disk = Disk()
+        self.copy: Disk | None = None  # an old one, for a restore
         self.node: Node | None = None
         self.life = 0
         self.run = 0
-        self.lineage = 0
         self.seeds: tuple[str, ...] = ()  # kept beside the certificates since the node was enrolled
         self.pipes: dict[LinkId, Pipe] = {}
         self.staged: deque[Stage] = deque()
@@ -136,7 +141,15 @@ class Swarm:
         self.by_id = {host.keys.node_id: host for host in self.hosts.values()}
         self.blocked: set[frozenset[str]] = {frozenset(self.plan.apart)}
         self.checks = Checks(self.hosts)
-        self.stats = {"asked": 0, "acked": 0, "refused": 0, "crashes": 0, "cuts": 0}
+        self.stats = {
+            "asked": 0,
+            "acked": 0,
+            "refused": 0,
+            "crashes": 0,
+            "cuts": 0,
+            "restores": 0,
+            "begun_anew": 0,
+        }
 
     def run(self) -> str:
         """Safety under faults, then quiet; returns the trace hash."""
@@ -161,7 +174,7 @@ class Swarm:
         )
         self._calm()
         self._until(self.plan.faults_s + self.plan.quiet_s)
-        self.checks.at_quiet(self.wall_ms_of)
+        self.checks.at_quiet(self.instant)
 
     # Time
 
@@ -197,6 +210,8 @@ class Swarm:
             (plan.cut_every_s, self._cut_one),
             (plan.link_loss_every_s, self._lose_link),
             (plan.full_every_s, self._fill_disk),
+            (plan.jump_every_s, self._jump_clock),
+            (plan.restore_every_s, self._restore_one),
         ):
             self._repeat(every_s, fault)
 
@@ -236,6 +251,28 @@ class Swarm:
         self.note("full", host.name)
         self.at(self.rng.uniform(0.1, 2.0), lambda: setattr(host, "full", False))
 
+    def _jump_clock(self) -> None:
+        """Somebody sets a wall clock."""
+        host = self.rng.choice(list(self.hosts.values()))
+        host.skew_ms = self.rng.randint(-self.plan.jump_ms, self.plan.jump_ms)
+        self.note("jump", host.name, host.skew_ms)
+
+    def _restore_one(self) -> None:
+        """A machine is set back to an old copy of its disk; the next copy is taken now.
+
+        Copies of a time when it knew nobody are not used: such a node waits for nobody, by design.
+        """
+        host = self.rng.choice(list(self.hosts.values()))
+        old, host.copy = host.copy, host.disk.copy()
+        if old is None or host.node is None or not old.records(MEMBER_RECORD):
+            return
+        self.crash(host)
+        self.note("restore", host.name)
+        self.stats["restores"] += 1
+        host.disk = old.copy()
+        self.checks.restored(host)
+        self.at(self.rng.uniform(0.05, 2.0), lambda: self.boot(host))
+
     def _calm(self) -> None:
         self.blocked.clear()
         for host in self.hosts.values():
@@ -248,14 +285,14 @@ class Swarm:
     def boot(self, host: Host, *seeds: str) -> None:
         if host.node is not None:
             return
-        previous, host.run = host.run, max(host.run + 1, self.wall_ms_of(host))
-        host.lineage = host.lineage or host.run
+        identity, rows = next_identity(host.disk, self.wall_ms_of(host))
+        host.disk.apply(rows)
+        host.run = identity.run
         host.life += 1
         host.staged.clear()
         host.committing = False
         config = Config(host.name, host.address, sync_rows_max=self.plan.sync_rows_max)
         random = Random(self.rng.random())
-        identity = Identity(host.run, previous, host.lineage)
         host.node = self._new_node(config, host.keys, host.disk, random, identity, self.instant(host))
         self.note("boot", host.name, host.run)
         host.seeds = host.seeds or seeds
@@ -301,6 +338,11 @@ class Swarm:
             case Send():
                 for link in effect.links:
                     self._send(host, link, effect.frame)
+            case StartAgain():
+                life = host.life
+                self.at(0.001, lambda: self._begin_anew(host, life))
+            case Halt(why):
+                raise Violation(f"X1: {host.name} halts: {why}")
             case Stage():
                 host.staged.append(effect)
                 self._commit_later(host)
@@ -309,13 +351,28 @@ class Swarm:
                 ref(outcome)
             case Dial():
                 self.at(self.rng.uniform(0.001, 0.01), lambda: self._dial(host, host.life, effect))
-            case Disconnect(link, fault):
+            case Disconnect(link, fault, _, parting):
                 pipe = host.pipes.get(link)
                 if pipe is not None:
+                    self._part(pipe, host.name, parting)
                     self.break_pipe(pipe, f"hung up: {fault}", but=host.name, fault=fault)
                     host.pipes.pop(link, None)
             case Farewell():
                 self.note("farewell", host.name)
+
+    def _part(self, pipe: Pipe, sender: str, frame: bytes) -> None:
+        """The last words of an end that hangs up."""
+        if frame:
+            name, link = pipe.other(sender)
+            other, life = self.hosts[name], self.hosts[name].life
+            event = Received(link, (frame[HEADER.size :],))
+            self.at(0.0005, lambda: other.life == life and self.handle(other, event))  # type: ignore[func-returns-value]
+
+    def _begin_anew(self, host: Host, life: int) -> None:
+        if host.life == life and host.node is not None:
+            self.stats["begun_anew"] += 1
+            self.crash(host)
+            self.boot(host)
 
     def _send(self, host: Host, link: LinkId, frame: bytes) -> None:
         pipe = host.pipes.get(link)
