@@ -9,12 +9,14 @@ from protocol.effects import Entry
 from protocol.limits import SYNC_CHUNK_BYTES_MAX, VALUE_BYTES_MAX, WALK_REPLACED_MAX
 from protocol.replica.store import Origin
 from protocol.replica.walk import Piece, Walk
-from protocol.types import LinkId
+from protocol.types import LinkId, NodeId
 
 from .copies import KEYSPACE, ME, Copy, winners
 from .samples import ORIGINS, histories
 
 READER = LinkId(1)
+FIRST: Origin = (NodeId(bytes(32)), 1)
+"""An origin that a walk comes to before all others; to ME it comes last."""
 
 
 def heads(entries: list[Entry]) -> dict[Origin, int]:
@@ -31,12 +33,22 @@ def holding(entries: list[Entry], me: Origin) -> Copy:
 writes = st.lists(st.tuples(st.sampled_from([b"a", b"b", b"c", b"d"]), st.booleans()), max_size=3)
 
 
-@given(histories(), st.integers(0, 12), st.integers(1, 3), st.lists(writes, min_size=20, max_size=20))
+@given(
+    histories(),
+    st.integers(0, 12),
+    st.integers(1, 3),
+    st.lists(writes, min_size=20, max_size=20),
+    st.sampled_from([FIRST, ME]),
+)
 def test_the_vector_of_a_walk_covers_what_its_pieces_brought(
-    history: list[Entry], known: int, rows_max: int, meanwhile: list[list[tuple[bytes, bool]]]
+    history: list[Entry],
+    known: int,
+    rows_max: int,
+    meanwhile: list[list[tuple[bytes, bool]]],
+    writer: Origin,
 ) -> None:
     """Keys are overwritten before, between and behind the pieces, stored at once or later: nothing is missing."""
-    sender, reader = holding(history, ME), holding(history[:known], ORIGINS[0])
+    sender, reader = holding(history, writer), holding(history[:known], ORIGINS[0])
     last = False
     write_some(sender, meanwhile.pop())
     walk = sender.replica.walk(READER, dict(reader.replica.vector))
