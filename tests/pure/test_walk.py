@@ -84,6 +84,19 @@ def test_a_walk_sends_only_what_the_reader_lacks() -> None:
     assert walk.cut == {ME: 2}
 
 
+def test_a_key_that_was_being_overwritten_when_the_walk_began_is_not_lost() -> None:
+    """Its old entry is gone when the walk comes to it, and its new one lies where the walk has been."""
+    node, lineage = ORIGINS[0]
+    sender = holding([Entry(KEYSPACE, b"a", 1, node, lineage, 1, b"old")], FIRST)
+    kept = sender.put(b"kept")
+    sender.commit()
+    new = sender.put(b"a", b"new")
+    walk = sender.replica.walk(READER, {})
+    assert walk.next_piece(sender.disk, 1) == ([kept], False)
+    sender.commit()
+    assert walk.next_piece(sender.disk, 1) == ([new], True)
+
+
 def test_a_piece_is_bounded_and_never_empty() -> None:
     """In rows and in bytes; one entry always fits."""
     large = Entry(KEYSPACE, b"k", 1, *ME, 1, bytes(VALUE_BYTES_MAX))
