@@ -12,6 +12,7 @@ import click
 from ..cluster import ClusterError, LocalCluster
 from ..cluster.launcher import NODES_DEFAULT, NODES_MAX
 from ..cluster.logs import read
+from ..cluster.process import INTERRUPTS
 from .common import Context, client_command
 
 NODES = click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
@@ -218,7 +219,7 @@ def one_interrupt() -> Iterator[None]:
     """Ctrl-C, SIGTERM and a closed terminal end a start, and only once: it has to clear away what it started."""
     signals = [
         each
-        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        for each in INTERRUPTS
         if signal.getsignal(each) is not signal.SIG_IGN  # as under nohup
     ]
 

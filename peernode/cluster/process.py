@@ -6,17 +6,20 @@ that is opened first and checked then (Linux: a pidfd), and reaches this process
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from .. import registry
 
 POLL_S = 0.01
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What may end a command before it is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +45,42 @@ class Process:
     def send(self, number: signal.Signals) -> bool:
         """False: it has ended."""
         try:
-            if hasattr(os, "pidfd_open"):
-                return self._send_exactly(number)
-            if self.is_alive:
-                os.kill(self.pid, number)
+            with _handle(self.pid) as handle:
+                if not self.is_alive:
+                    return False
+                if handle is not None:
+                    signal.pidfd_send_signal(handle, number)
+                else:
+                    os.kill(self.pid, number)
                 return True
         except ProcessLookupError:
-            pass
-        return False
-
-    def _send_exactly(self, number: signal.Signals) -> bool:
-        handle = os.pidfd_open(self.pid)
-        try:
-            if self.is_alive:
-                signal.pidfd_send_signal(handle, number)
-                return True
             return False
-        finally:
+
+
+@contextmanager
+def _handle(pid: int) -> Iterator[int | None]:
+    """Of the process that has the number now; None where the system has no such thing."""
+    try:
+        handle = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        handle = None
+    try:
+        yield handle
+    finally:
+        if handle is not None:
             os.close(handle)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold signals back, for as long as it takes to start a process and to note that it is there."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def spawn(command: list[str], environment: dict[str, str], log: Path) -> Process:
@@ -73,7 +94,7 @@ def spawn(command: list[str], environment: dict[str, str], log: Path) -> Process
         (os.POSIX_SPAWN_DUP2, 1, 2),
         *((os.POSIX_SPAWN_CLOSE, handle) for handle in _inherited()),
     ]
-    pid = os.posix_spawn(command[0], command, environment, file_actions=actions, setsid=True)
+    pid = os.posix_spawn(command[0], command, environment, file_actions=actions, setsid=True, setsigmask=())
     return Process(pid, registry.process_started(pid) or "ended")
 
 

@@ -11,14 +11,13 @@ import re
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
 
 from .. import registry
 from ..client import Client, PeernodeError
 from .cuts import write_faults
 from .errors import ClusterError
 from .node import Node
-from .process import POLL_S, spawn
+from .process import POLL_S, spawn, uninterrupted
 from .state import State
 
 READY_S = 60.0
@@ -57,10 +56,9 @@ def await_met(state: State, nodes: Collection[Node]) -> None:
     Raises ClusterError.
     """
     until_s = time.monotonic() + READY_S
-    with ExitStack() as clients:
-        for node in nodes:
-            others = {other.name for other in nodes} - {node.name, *state.cut_from(node.name)}
-            client = clients.enter_context(node.connect())
+    for node in nodes:
+        others = {other.name for other in nodes} - {node.name, *state.cut_from(node.name)}
+        with node.connect() as client:
             while missing := others - _reached(client):
                 if time.monotonic() > until_s:
                     raise ClusterError(
@@ -130,8 +128,9 @@ def _launch(state: State, node: Node, options: tuple[str, ...], environment: dic
     own = {"PEERNODE_HOME": str(registry.home()), "PEERNODE_FAULTS": str(node.faults)}
     command = [sys.executable, "-P", "-m", "peernode", "run", "--cluster", state.cluster]
     command += ["--name", node.name, "--listen", "127.0.0.1:0", *options]
-    node.process = spawn(command, {**kept, **own, **environment}, node.log)
-    state.save()
+    with uninterrupted():
+        node.process = spawn(command, {**kept, **own, **environment}, node.log)
+        state.save()
     return log_from
 
 

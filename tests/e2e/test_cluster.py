@@ -20,6 +20,7 @@ import pytest
 
 from peernode import registry
 from peernode.cluster import ClusterError, LocalCluster, NodeView
+from peernode.cluster.cuts import partition
 from peernode.net.dialler import split_address
 
 from ..waiting import wait_until
@@ -401,3 +402,15 @@ def test_logs_are_shown_and_followed(cluster: LocalCluster, tmp_path: Path) -> N
         following.send_signal(signal.SIGINT)
         following.stdout.close()
     assert following.returncode == 130
+
+
+def test_a_partition_leaves_nobody_between_its_groups() -> None:
+    """Every pair across groups is cut, and nodes that are not named are one group more; one group is none."""
+    everybody = ["n1", "n2", "n3", "n4"]
+    across = {
+        frozenset(pair) for pair in (("n1", "n2"), ("n1", "n3"), ("n1", "n4"), ("n2", "n3"), ("n2", "n4"))
+    }
+    assert partition([["n1"], ["n2"]], everybody) == across
+
+    with pytest.raises(ClusterError, match="all nodes are in one group"):
+        partition([everybody], everybody)

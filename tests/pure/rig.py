@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -86,7 +86,7 @@ class Peer:
 class Rig:
     """`staged` is what the node wants stored and the test has not yet let the disk have."""
 
-    def __init__(self, name: str = "me", disk: Disk | None = None, run: int = 1) -> None:
+    def __init__(self, name: str = "me", disk: Disk | None = None, run: int = 1, **config: Any) -> None:
         self.disk = disk or Disk()
         self.now_s = 100.0
         self.keys = SigningKeys(AUTHORITY, name)
@@ -94,7 +94,9 @@ class Rig:
         self.links: dict[str, LinkId] = {}
         self._link_ids = 0
         identity = Identity(run, run - 1, 1)
-        self.node = Node(Config(name, f"{name}:1"), self.keys, self.disk, Random(1), identity, self.now)
+        self.node = Node(
+            Config(name, f"{name}:1", **config), self.keys, self.disk, Random(1), identity, self.now
+        )
 
     @property
     def now(self) -> Instant:

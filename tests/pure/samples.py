@@ -31,7 +31,8 @@ CLUSTER_KEY = key(200)
 ALICE_GRANT = found(CLUSTER_KEY.private, key(1).node_id)
 BOB_GRANT = issue(key(1).private, ALICE_GRANT.issuing, key(2).node_id)
 ALICE, BOB = Ed25519Keys(key(1), ALICE_GRANT), Ed25519Keys(key(2), BOB_GRANT)
-STRANGER = Ed25519Keys(key(3), found(key(201).private, key(3).node_id))
+STRANGER_GRANT = found(key(201).private, key(3).node_id)
+STRANGER = Ed25519Keys(key(3), STRANGER_GRANT)
 """A member of another cluster."""
 
 REGISTRY = build_registry()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from cryptography.x509 import load_der_x509_certificate
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import BasicConstraints, load_der_x509_certificate
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +14,10 @@ from protocol.errors import Fault, RemoteFault
 from protocol.identity.certificates import (
     Chain,
     PathTooLong,
+    _builder,
     _issuing,
+    _key_usage,
+    _leaf,
     _name,
     cluster_id_of,
     cluster_of,
@@ -28,7 +32,7 @@ from protocol.identity.certificates import (
 from protocol.limits import CERTIFICATE_BYTES_MAX, CREDENTIAL_CERTIFICATES_MAX, PATH_LENGTH_MAX
 from protocol.types import Grant
 
-from .samples import ALICE_GRANT, BOB_GRANT, CLUSTER_KEY, STRANGER, key
+from .samples import ALICE_GRANT, BOB_GRANT, CLUSTER_KEY, STRANGER, STRANGER_GRANT, key
 
 CLUSTER = cluster_id_of(CLUSTER_KEY.node_id)
 
@@ -81,13 +85,34 @@ def forged_below(inviter: int, chain: Chain) -> Chain:
     return (honest.chain[0], *chain)
 
 
+ROOT = ALICE_GRANT.chain[-1]
+ROOT_NAME = load_der_x509_certificate(ROOT).subject
+
+
 def beyond_its_path() -> Chain:
     """A member that may make no inviters has made one, and that one a member."""
-    root = ALICE_GRANT.chain[-1]
-    root_name = load_der_x509_certificate(root).subject
-    narrow = _issuing(CLUSTER_KEY.private, root_name, _name("narrow"), key(9).node_id, 0)
+    narrow = _issuing(CLUSTER_KEY.private, ROOT_NAME, _name("narrow"), key(9).node_id, 0)
     wide = _issuing(key(9).private, _name("narrow"), _name("wide"), key(10).node_id, 5)
-    return issue(key(10).private, (wide, narrow, root), key(11).node_id).chain
+    return issue(key(10).private, (wide, narrow, ROOT), key(11).node_id).chain
+
+
+def own_root() -> Chain:
+    """A stranger's root, and a leaf below it that names our cluster."""
+    root = _issuing(key(9).private, ROOT_NAME, ROOT_NAME, key(9).node_id, 16)
+    return (_leaf(key(9).private, ROOT_NAME, key(10).node_id, CLUSTER), root)
+
+
+def without_the_right_to_sign() -> Chain:
+    """A certificate authority by its constraints, but not by its key's usage."""
+    name = _name("unsigning")
+    weak = (
+        _builder(CLUSTER_KEY.private, ROOT_NAME, name, key(9).node_id)
+        .add_extension(BasicConstraints(ca=True, path_length=3), critical=True)
+        .add_extension(_key_usage(signs_certificates=False), critical=True)
+        .sign(CLUSTER_KEY.private, None)
+    )
+    leaf = _leaf(key(9).private, name, key(10).node_id, CLUSTER)
+    return (leaf, weak.public_bytes(Encoding.DER), ROOT)
 
 
 LEAF, *REST = BOB_GRANT.chain
@@ -105,8 +130,12 @@ BAD_CHAINS: dict[str, Callable[[], Chain]] = {
     "another cluster": lambda: STRANGER.credential,
     "another cluster's root": lambda: (*BOB_GRANT.chain[:-1], STRANGER.credential[-1]),
     "more inviters than a certificate allows": beyond_its_path,
-    "too many": lambda: (LEAF,) * (CREDENTIAL_CERTIFICATES_MAX + 1),
-    "too large": lambda: (LEAF, *REST[:-1], bytes(CERTIFICATE_BYTES_MAX + 1)),
+    "a root of its own making": own_root,
+    "an issuer that may not sign": without_the_right_to_sign,
+    "a leaf for another cluster": lambda: (
+        _leaf(CLUSTER_KEY.private, ROOT_NAME, key(9).node_id, STRANGER.cluster_id),
+        ROOT,
+    ),
     "junk": lambda: (b"junk", b"junk"),
 }
 
@@ -117,6 +146,17 @@ def test_what_proves_nothing(case: str) -> None:
     with pytest.raises(RemoteFault) as refused:
         verify_chain(BAD_CHAINS[case](), CLUSTER)
     assert refused.value.fault == Fault.NOT_A_MEMBER
+
+
+def test_what_is_too_large_is_not_even_read() -> None:
+    """Nor is a chain that is too long; and another cluster's right to invite is none here."""
+    for chain, why in (
+        ((LEAF, bytes(CERTIFICATE_BYTES_MAX + 1)), "too large"),
+        ((LEAF,) * (CREDENTIAL_CERTIFICATES_MAX + 1), "a chain of 19"),
+        (STRANGER_GRANT.issuing, "another cluster"),
+    ):
+        with pytest.raises(RemoteFault, match=why):
+            verify_issuing(chain, CLUSTER)
 
 
 @pytest.mark.filterwarnings("ignore:Parsed a serial number")

@@ -64,12 +64,13 @@ def test_the_other_link_is_cut_as_a_duplicate() -> None:
     assert (cut.link, cut.fault) == (BY_HIGH, Fault.DUPLICATE)
 
 
-def test_a_second_dial_of_the_same_end_wins() -> None:
+@pytest.mark.parametrize("dialler", [LOW, HIGH])
+def test_a_second_dial_of_the_same_end_wins(dialler: NodeId) -> None:
     """It would not have dialled had its first link still been up there."""
-    low = End(LOW, HIGH)
-    low.up(BY_LOW)
-    low.up(again := LinkId(3), dialler=LOW)
-    assert low.open == {again}
+    for end in (End(LOW, HIGH), End(HIGH, LOW)):
+        end.up(LinkId(3), dialler=dialler)
+        end.up(again := LinkId(4), dialler=dialler)
+        assert end.open == {again}
 
 
 def test_a_link_that_takes_the_place_of_a_silent_one_wins() -> None:

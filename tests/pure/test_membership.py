@@ -143,6 +143,7 @@ def test_a_refusal_where_it_was_never_reached_makes_no_dead() -> None:
 
     rig = with_b()
     rig.receive(B, Peer("b", run=2_000).announces())
+    rig.handle(Probed(B.address, B.node_id, B.run))
     rig.lose(B)
     rig.dial_fails(B)
     assert rig.state(B)[0] == "suspect"

@@ -9,12 +9,14 @@ from protocol.effects import Entry
 from protocol.limits import SYNC_CHUNK_BYTES_MAX, VALUE_BYTES_MAX, WALK_REPLACED_MAX
 from protocol.replica.store import Origin
 from protocol.replica.walk import Piece, Walk
-from protocol.types import LinkId
+from protocol.types import LinkId, NodeId
 
 from .copies import KEYSPACE, ME, Copy, winners
 from .samples import ORIGINS, histories
 
 READER = LinkId(1)
+FIRST: Origin = (NodeId(bytes(32)), 1)
+"""An origin that a walk comes to before all others; to ME it comes last."""
 
 
 def heads(entries: list[Entry]) -> dict[Origin, int]:
@@ -31,12 +33,22 @@ def holding(entries: list[Entry], me: Origin) -> Copy:
 writes = st.lists(st.tuples(st.sampled_from([b"a", b"b", b"c", b"d"]), st.booleans()), max_size=3)
 
 
-@given(histories(), st.integers(0, 12), st.integers(1, 3), st.lists(writes, min_size=20, max_size=20))
+@given(
+    histories(),
+    st.integers(0, 12),
+    st.integers(1, 3),
+    st.lists(writes, min_size=20, max_size=20),
+    st.sampled_from([FIRST, ME]),
+)
 def test_the_vector_of_a_walk_covers_what_its_pieces_brought(
-    history: list[Entry], known: int, rows_max: int, meanwhile: list[list[tuple[bytes, bool]]]
+    history: list[Entry],
+    known: int,
+    rows_max: int,
+    meanwhile: list[list[tuple[bytes, bool]]],
+    writer: Origin,
 ) -> None:
     """Keys are overwritten before, between and behind the pieces, stored at once or later: nothing is missing."""
-    sender, reader = holding(history, ME), holding(history[:known], ORIGINS[0])
+    sender, reader = holding(history, writer), holding(history[:known], ORIGINS[0])
     last = False
     write_some(sender, meanwhile.pop())
     walk = sender.replica.walk(READER, dict(reader.replica.vector))
@@ -70,6 +82,19 @@ def test_a_walk_sends_only_what_the_reader_lacks() -> None:
     walk = sender.replica.walk(READER, {ME: first.seq})
     assert walk.next_piece(sender.disk, 10) == ([second], True)
     assert walk.cut == {ME: 2}
+
+
+def test_a_key_that_was_being_overwritten_when_the_walk_began_is_not_lost() -> None:
+    """Its old entry is gone when the walk comes to it, and its new one lies where the walk has been."""
+    node, lineage = ORIGINS[0]
+    sender = holding([Entry(KEYSPACE, b"a", 1, node, lineage, 1, b"old")], FIRST)
+    kept = sender.put(b"kept")
+    sender.commit()
+    new = sender.put(b"a", b"new")
+    walk = sender.replica.walk(READER, {})
+    assert walk.next_piece(sender.disk, 1) == ([kept], False)
+    sender.commit()
+    assert walk.next_piece(sender.disk, 1) == ([new], True)
 
 
 def test_a_piece_is_bounded_and_never_empty() -> None:
