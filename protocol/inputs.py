@@ -95,6 +95,8 @@ class Put(msgspec.Struct, frozen=True):
     acks: int = 0
     acks_wait_ms: int = ACKS_WAIT_MS
     request_id: bytes | None = None
+    in_memory: bool = False
+    """Answered before it is durable: a power cut may lose it."""
 
 
 class PutMany(msgspec.Struct, frozen=True):

@@ -81,6 +81,12 @@ SCAN_BYTES_MAX = 512 * 1024
 WRITES_WAITING_MAX = 10_000
 """Writes that wait for a node to settle after its start."""
 
+RESERVED_SEQS = 4096
+"""Numbers reserved for writes that are answered before they are durable: a restart skips what is left of them."""
+
+RESERVED_MS = 4000
+"""How far ahead stamps are reserved for them: a restart begins that much in the future, within what peers merge."""
+
 BATCH_ITEMS_MAX = 1000
 """Items of one atomic batch of a client: one commit, one answer."""
 

@@ -125,11 +125,11 @@ class Node:
         self.time = ClusterTime(now)
         self.clock = HybridClock(self.time, int.from_bytes(store.mark(HLC_MARK) or b"", "big"))
         self.replica = Replica((keys.node_id, identity.lineage), store, self.clock)
-        self.sync = Sync(config, self.replica, store)
-        self.serving = Serving(config, self.replica, store)
         known = [decode_member(stored) for stored in store.records(MEMBER_RECORD).values()]
         self.membership = Membership(config, keys, identity.run, now.wall_ms, random, known)
         self.settling = Settling(config, identity, self.replica, self.time, self.membership.expected)
+        self.sync = Sync(config, self.replica, store, self.settling)
+        self.serving = Serving(config, self.replica, store)
         self.writing = Writing(config, self.replica, self.sync, self.settling, self.time, store)
         self.gossip = Gossip(config, (keys.node_id, identity.run))
         self.invitations = Invitations(config, keys, store.records(TICKET_RECORD))

@@ -7,56 +7,23 @@ takes either a result (plain maps, lists, bytes, numbers) or a `Refused`. Expect
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
-from protocol.effects import Entry
 from protocol.errors import Refused
-from protocol.inputs import Barrier, Delete, Join, Leave, Nothing, Put, Written
-from protocol.limits import SCAN_ITEMS_MAX
-from protocol.replica.entry import DEFAULT_KEYSPACE, version_text
-from protocol.replica.replica import Page
+from protocol.inputs import Join, Leave
 
 from ..daemon.faults import FaultsError
 from ..limits import CLOSE_WAIT_S, HANDOVER_S
-from . import cache
+from . import cache, kv
 from .api import Api
 from .notices import Outlet
 from .params import NoParams, Params
 from .tickets import TicketCreate, TicketRevoke, create_ticket, list_tickets, revoke_ticket
-from .views import health_view, item_view, members_view, status_view
+from .views import health_view, members_view, status_view, sync_view
 
 Answer = Callable[[object], None]
-
-
-class KvPut(Params, frozen=True):
-    key: bytes
-    value: bytes
-    keyspace: str = DEFAULT_KEYSPACE
-    ttl_ms: int | None = None
-    if_version: str | None = None
-    if_absent: bool = False
-    durability: str = "disk"
-
-
-class KvGet(Params, frozen=True):
-    key: bytes
-    keyspace: str = DEFAULT_KEYSPACE
-    level: str = "local"
-
-
-class KvDelete(Params, frozen=True):
-    key: bytes
-    keyspace: str = DEFAULT_KEYSPACE
-    if_version: str | None = None
-
-
-class KvScan(Params, frozen=True):
-    prefix: bytes = b""
-    after: bytes | None = None
-    limit: Annotated[int, msgspec.Meta(ge=1)] = SCAN_ITEMS_MAX
-    keyspace: str = DEFAULT_KEYSPACE
 
 
 class ClusterJoin(Params, frozen=True):
@@ -79,73 +46,8 @@ def members_list(api: Api, _: NoParams, answer: Answer) -> None:
     answer(members_view(api))
 
 
-def kv_put(api: Api, params: KvPut, answer: Answer) -> None:
-    if params.durability not in ("disk", "memory"):
-        answer(Refused("invalid", f"durability {params.durability!r}; it is memory or disk"))
-        return
-    is_conditional = params.if_absent or params.if_version is not None
-
-    def reply(outcome: object) -> None:
-        if isinstance(outcome, Written):
-            result: dict[str, object] = {"version": version_text(outcome.entry), "token": api.token()}
-            answer(result | {"decided": "local"} if is_conditional else result)
-        else:
-            answer(outcome)
-
-    api.dispatch(
-        Put(
-            reply,
-            params.keyspace,
-            params.key,
-            params.value,
-            params.ttl_ms,
-            params.if_version,
-            params.if_absent,
-        )
-    )
-
-
-def kv_get(api: Api, params: KvGet, answer: Answer) -> None:
-    if params.level != "local":
-        answer(Refused("invalid", f"level {params.level!r}; an lww keyspace is read locally"))
-        return
-    key = params.key
-
-    def reply(_: object = None) -> None:
-        found = api.node.get(params.keyspace, key, api.now())
-        if found is None:
-            answer(Refused("not_found", f"no key {key.decode(errors='backslashreplace')!r} here"))
-        else:
-            answer(item_view(api, found) if isinstance(found, Entry) else found)
-
-    if api.node.is_staged(params.keyspace, key):
-        api.dispatch(Barrier(reply))
-    else:
-        reply()
-
-
-def kv_delete(api: Api, params: KvDelete, answer: Answer) -> None:
-    def reply(outcome: object) -> None:
-        match outcome:
-            case Written():
-                answer({"deleted": True, "version": version_text(outcome.entry)})
-            case Nothing():
-                answer({"deleted": False})
-            case _:
-                answer(outcome)
-
-    api.dispatch(Delete(reply, params.keyspace, params.key, params.if_version))
-
-
-def kv_scan(api: Api, params: KvScan, answer: Answer) -> None:
-    page = api.node.scan(params.keyspace, params.prefix, params.after, params.limit, api.now())
-    if isinstance(page, Page):
-        items = [
-            {"key": entry.key, "value": entry.value, "version": version_text(entry)} for entry in page.items
-        ]
-        answer({"items": items, "next": page.next})
-    else:
-        answer(page)
+def sync_status(api: Api, _: NoParams, answer: Answer) -> None:
+    answer(sync_view(api))
 
 
 def cluster_join(api: Api, params: ClusterJoin, answer: Answer) -> None:
@@ -193,10 +95,13 @@ METHODS: dict[str, Method | Subscribing] = {
     "node.status": Method(NoParams, node_status),
     "node.health": Method(NoParams, node_health),
     "members.list": Method(NoParams, members_list),
-    "kv.put": Method(KvPut, kv_put),
-    "kv.get": Method(KvGet, kv_get),
-    "kv.delete": Method(KvDelete, kv_delete),
-    "kv.scan": Method(KvScan, kv_scan),
+    "kv.put": Method(kv.KvPut, kv.put),
+    "kv.get": Method(kv.KvGet, kv.get),
+    "kv.delete": Method(kv.KvDelete, kv.delete),
+    "kv.mput": Method(kv.KvMput, kv.mput),
+    "kv.mget": Method(kv.KvMget, kv.mget),
+    "kv.scan": Method(kv.KvScan, kv.scan),
+    "sync.status": Method(NoParams, sync_status),
     "cache.put": Method(cache.CachePut, cache.put),
     "cache.get": Method(cache.CacheKey, cache.get),
     "cache.delete": Method(cache.CacheKey, cache.delete),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
@@ -16,9 +16,7 @@ class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Check what a client sent. Raises msgspec.ValidationError or TypeError, which say what is wrong."""
         given = cls._named(params)
         for name in bytes_fields(cls):
-            value = given.get(name)
-            if isinstance(value, str):
-                given[name] = value.encode()
+            given = {**given, name: as_bytes(given[name])} if name in given else given
         return msgspec.convert(given, cls)
 
     @classmethod
@@ -37,6 +35,11 @@ class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class NoParams(Params, frozen=True):
     pass
+
+
+def as_bytes(value: object) -> Any:
+    """A string means its UTF-8; whatever is neither is left for the check to name."""
+    return value.encode() if isinstance(value, str) else value
 
 
 @cache

@@ -101,9 +101,50 @@ def status_view(api: Api) -> dict[str, object]:
         "socket": api.socket,
         "data_dir": api.data_dir,
         "links": len(api.runtime.links),
+        "clock": clock_view(api),
         "store": "full" if node.store_failed else "ok",
         "refused": {fault.value: count for fault, count in node.refused.items()},
     }
+
+
+def clock_view(api: Api) -> dict[str, object]:
+    """How this machine's clock stands to the cluster's."""
+    time, replica = api.node.time, api.node.replica
+    return {
+        "correction_ms": round(time.correction_ms),
+        "jump_ms": time.jump_ms,
+        "suspect": time.is_suspect,
+        "offsets_ms": {name_of(api, node): round(offset) for node, offset in time.offsets_ms().items()},
+        "held_back": sorted({name_of(api, node) for node, _ in replica.held_back}),
+    }
+
+
+def clock_text(api: Api) -> str:
+    time = api.node.time
+    if time.jump_ms:
+        return f"it was set by {time.jump_ms / 1000:+.1f} s while this node ran"
+    return f"the cluster's time differs by {time.correction_ms / 1000:+.1f} s"
+
+
+def sync_view(api: Api) -> dict[str, object]:
+    """How far this node and each other member are apart, in numbers of writes (superseded ones count too)."""
+    peers = []
+    for node, member in sorted(api.node.membership.table.members.items()):
+        if member.state is State.LEFT:
+            continue
+        lag = api.node.sync.lag(node)
+        peers.append(
+            {
+                "name": member.record.name,
+                "state": member.state.value,
+                "behind": lag.behind,
+                "ahead": lag.ahead,
+                "last_sync_ms": lag.last_sync_ms,
+                "percent": lag.percent,
+            }
+        )
+    peers.sort(key=lambda peer: str(peer["name"]))
+    return {"in_sync": all(peer["behind"] == peer["ahead"] == 0 for peer in peers), "peers": peers}
 
 
 def health_view(api: Api) -> dict[str, object]:
@@ -113,6 +154,8 @@ def health_view(api: Api) -> dict[str, object]:
         for member in api.node.membership.table.members.values()
         if member.state in (State.SUSPECT, State.DEAD)
     ]
+    if api.node.time.is_suspect:
+        reasons.append(f"this machine's clock is off: {clock_text(api)}")
     if api.node.store_failed:
         reasons.append(f"the store takes no writes: {api.node.store_failed}")
     return {"healthy": not reasons, "reasons": reasons}

@@ -20,10 +20,18 @@ from collections.abc import Iterable
 
 import msgspec
 
-from ..clock import HybridClock
+from ..clock import COUNTER_BITS, HybridClock
 from ..effects import Entry, HeadRow, MarkRow
 from ..errors import Fault, Refused, RemoteFault
-from ..limits import BATCH_BYTES_MAX, ORIGINS_MAX, SCAN_BYTES_MAX, SCAN_ITEMS_MAX, STAGED_BYTES_MAX
+from ..limits import (
+    BATCH_BYTES_MAX,
+    ORIGINS_MAX,
+    RESERVED_MS,
+    RESERVED_SEQS,
+    SCAN_BYTES_MAX,
+    SCAN_ITEMS_MAX,
+    STAGED_BYTES_MAX,
+)
 from ..turn import Turn
 from ..types import CommitNumber, Instant, LinkId, NodeId
 from .coverage import NOTHING, Coverage
@@ -36,6 +44,7 @@ from .walk import Walk
 HLC_MARK = "hlc"
 TALLY_MARK = "tally"
 LINEAGE_MARK = "lineage"
+RESERVED_MARK = "reserved"
 NEVER_MS = 1 << 63
 
 STEP_BACK_MS = 1000
@@ -56,6 +65,18 @@ class HeldBack(msgspec.Struct, frozen=True):
     hlc: int
 
 
+class Block(msgspec.Struct, frozen=True, array_like=True):
+    """Numbers and stamps up to here are reserved: a later start begins behind them."""
+
+    lineage: int = 0
+    seq: int = 0
+    hlc: int = 0
+
+    @classmethod
+    def decode(cls, stored: bytes | None) -> Block:
+        return msgspec.msgpack.decode(stored, type=cls) if stored else cls()
+
+
 class Staged(msgspec.Struct, frozen=True):
     """An entry on its way to the store."""
 
@@ -71,6 +92,7 @@ class Pending(msgspec.Struct):
     slots: list[Slot]
     covered: dict[Origin, Coverage]
     own: list[Entry]
+    reserved: Block | None = None
     size: int = 0
     expires_ms: int = NEVER_MS
     """When the first entry expires that it brings or replaces: no sweep passes that time before it is settled."""
@@ -81,11 +103,15 @@ class Replica:
 
     def __init__(self, me: Origin, store: Store, clock: HybridClock) -> None:
         self.me, self._store, self._clock = me, store, clock
+        self._reserved = self._durable_block = Block.decode(store.mark(RESERVED_MARK))
         self._durable = store.coverage()
         self.reached = dict(self._durable)
         self.vector = {origin: coverage.head for origin, coverage in self._durable.items()}
-        self._next_seq = self.vector.get(me, 0) + 1
-        self._said = self._next_seq - 1  # our entries up to here were sent, or are left to sync
+        self._said = self.vector.get(me, 0)  # our entries up to here were sent, or are left to sync
+        self._next_seq = self._said + 1
+        if self._reserved.lineage == me[1]:  # entries of the last block may have been answered, and lost
+            self._next_seq = max(self._next_seq, self._reserved.seq + 1)
+            clock.observe(self._reserved.hlc)
         self._overlay: dict[Slot, Staged] = {}
         self._pending: deque[Pending] = deque()
         self._staged_bytes = 0
@@ -134,6 +160,22 @@ class Replica:
         pending.own.append(entry)
         pending.covered[self.me] = self.reached[self.me] = Coverage(entry.seq)
         return entry
+
+    def is_reserved(self, entry: Entry) -> bool:
+        """Whether no later start will give out the number or the stamp of this entry of ours again."""
+        block = self._durable_block
+        return entry.lineage == block.lineage and entry.seq <= block.seq and entry.hlc <= block.hlc
+
+    def reserve(self, turn: Turn) -> None:
+        """Have a block of numbers and stamps ahead, durably: staged when half of the last one is used."""
+        block = self._reserved
+        is_ample = block.lineage == self.me[1] and block.seq >= self._next_seq + RESERVED_SEQS // 2
+        if is_ample and block.hlc >= self._clock.last + (RESERVED_MS << COUNTER_BITS) // 2:
+            return
+        hlc = self._clock.last + (RESERVED_MS << COUNTER_BITS)
+        self._reserved = Block(self.me[1], self._next_seq + RESERVED_SEQS, hlc)
+        self._commit_of(turn).reserved = self._reserved
+        turn.stage(MarkRow(RESERVED_MARK, msgspec.msgpack.encode(self._reserved)))
 
     def refuse(self, slot: Slot, if_version: str | None, if_absent: bool, time_ms: int) -> Refused | None:
         """Why a write may not happen, judged by what is staged or stored here."""
@@ -252,6 +294,7 @@ class Replica:
             self._staged_bytes -= pending.size
             self.tally.commit(pending.change)
             covered.update(pending.covered)
+            self._durable_block = pending.reserved or self._durable_block
             own += pending.own
             for slot in pending.slots:
                 self._settle(slot, pending.number)
@@ -264,6 +307,7 @@ class Replica:
         """Nothing of what is staged was stored."""
         self.tally.roll_back()
         self._staged_bytes = 0
+        self._reserved = self._durable_block
         self._overlay.clear()
         self._pending.clear()
         self.reached = dict(self._durable)
@@ -331,6 +375,8 @@ class Replica:
         held = self.held_back.get(origin)
         if held is not None:
             last = min(last, held.seq - 1)
+        if origin == self.me:
+            last = min(last, self._next_seq - 1)  # nobody else says what we have written
         if last < first:
             return
         before = self.reached.get(origin)
@@ -339,8 +385,6 @@ class Replica:
         after = (before or NOTHING).with_range(first, last)
         if after != before:
             self._commit_of(turn).covered[origin] = self.reached[origin] = after
-            if origin == self.me:
-                self._next_seq = max(self._next_seq, after.head + 1)
 
     def _commit_of(self, turn: Turn) -> Pending:
         if self._current is None:

@@ -67,8 +67,12 @@ class Settling:
         knows_more = any(known == lineage and seq > head for known, seq in pull.known)
         knows_later = self._identity.previous_run < pull.known_run != self._identity.run
         if knows_more or knows_later:
-            self._renew(turn, "a peer knows later entries or a later run of this node")
+            self.contradicted(turn)
         self._is_confirmed = True
+
+    def contradicted(self, turn: Turn) -> None:
+        """A peer knows more of us than we do: this folder is an old copy."""
+        self._renew(turn, "a peer knows later entries or a later run of this node")
 
     def is_over(self, turn: Turn) -> bool:
         """Whether to write now; once true, for ever."""

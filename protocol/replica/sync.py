@@ -25,6 +25,7 @@ from ..types import LinkId, NodeId
 from ..wire.fields import Head
 from .messages import Chunk, Floor, Heads, More, Pull, as_heads, as_vector
 from .replica import Replica
+from .settling import Settling
 from .store import Origin, Store
 
 RESUME_MARK = "resume"
@@ -82,8 +83,9 @@ class Lag(msgspec.Struct, frozen=True):
 class Sync:
     """All that one node pulls, and what it knows of its peers' heads."""
 
-    def __init__(self, config: Config, replica: Replica, store: Store) -> None:
+    def __init__(self, config: Config, replica: Replica, store: Store, settling: Settling) -> None:
         self._config, self._replica, self._store = config, replica, store
+        self._settling = settling
         self._links: dict[LinkId, NodeId] = {}
         self._pulling: Pulling | None = None
         self._queue: deque[tuple[LinkId, int]] = deque()
@@ -146,6 +148,8 @@ class Sync:
         known = self.peer_heads.setdefault(node, {})
         for author, lineage, head in heads:
             origin = (NodeId(author), lineage)
+            if origin == self._replica.me and head > self._replica.own_head:
+                self._settling.contradicted(turn)
             known[origin] = max(head, known.get(origin, 0))
             is_lacking = head > self._replica.vector.get(origin, 0) and origin not in self._replica.held_back
             if is_lacking and len(self._wanted) < ORIGINS_MAX:

@@ -4,6 +4,9 @@ A write is answered when it is durable on this node, with `acks` when that many 
 `request_id` makes a retry on this node harmless: its answer is stored in the same commit as its effect and given
 again for ten minutes. (On another node a retry is a write of its own: there an old value could land over a newer
 one.) Before the node is settled, requests wait (see settling.py).
+
+A write that need not survive a power cut is answered at once. Its number and stamp are drawn from a block that was
+reserved durably before, so that no later start gives them out again (`Replica.reserve`).
 """
 
 from __future__ import annotations
@@ -166,11 +169,21 @@ class Writing:
         ]
 
     def _answer(self, turn: Turn, write: Write, outcome: Written) -> None:
-        if write.acks == 0:
+        if isinstance(write, Put) and write.in_memory and write.acks == 0:
+            self._answer_early(turn, write.ref, outcome)
+        elif write.acks == 0:
             turn.reply_after_commit(write.ref, outcome)
         else:
             until_s = turn.now.mono_s + write.acks_wait_ms / 1000
             self._waiting.append(Waiting(write.ref, outcome, write.acks, until_s))
+
+    def _answer_early(self, turn: Turn, ref: object, outcome: Written) -> None:
+        """Before it is durable, if a later start is known to skip its number and its stamp."""
+        if self._replica.is_reserved(outcome.entry):
+            turn.do(Reply(ref, outcome))
+        else:
+            turn.reply_after_commit(ref, outcome)
+        self._replica.reserve(turn)
 
     def _keep_result(self, turn: Turn, request: bytes | None, entries: tuple[Entry, ...]) -> None:
         if request is None:

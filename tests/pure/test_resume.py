@@ -9,6 +9,7 @@ from protocol.replica.entry import to_row
 from protocol.replica.messages import Batch, Chunk, Floor, More, Pull
 from protocol.replica.replica import Replica
 from protocol.replica.serving import Serving
+from protocol.replica.settling import Identity, Settling
 from protocol.replica.sync import Sync
 from protocol.turn import Say, Turn
 from protocol.types import CommitNumber, Instant, LinkId, NodeId, Payload
@@ -27,10 +28,8 @@ class Store:
         self.disk = Disk()
         config = Config(name, f"{name}:1", sync_rows_max=1)
         self.replica = Replica((self.id, 1), self.disk, HybridClock(ClusterTime(Instant(0.0, 0))))
-        self.sync, self.serving = (
-            Sync(config, self.replica, self.disk),
-            Serving(config, self.replica, self.disk),
-        )
+        self.sync = new_sync(config, self.replica, self.disk)
+        self.serving = Serving(config, self.replica, self.disk)
         self.commits = 0
 
     def turn(self) -> Turn:
@@ -60,6 +59,11 @@ class Store:
     def value(self, key: bytes) -> bytes | None:
         entry = self.disk.get(KEYSPACE, key)
         return entry.value if isinstance(entry, Entry) else None
+
+
+def new_sync(config: Config, replica: Replica, disk: Disk) -> Sync:
+    settling = Settling(config, Identity(1, 0, 1), replica, ClusterTime(Instant(0.0, 0)), lambda: 0)
+    return Sync(config, replica, disk, settling)
 
 
 class Session:
@@ -146,7 +150,7 @@ def test_going_on_survives_a_restart_of_the_reader() -> None:
     again = Store("r")
     again.disk = reader.disk
     again.replica = Replica((again.id, 1), again.disk, HybridClock(ClusterTime(Instant(0.0, 0))))
-    again.sync = Sync(Config("r", "r:1"), again.replica, again.disk)
+    again.sync = new_sync(Config("r", "r:1"), again.replica, again.disk)
     assert Session(again, source).finish().rows == [b"k3", b"k4"]
 
 

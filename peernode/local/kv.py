@@ -1,0 +1,206 @@
+"""Store methods: kv.put, get, delete, mput, mget, scan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import msgspec
+
+from protocol.effects import Entry
+from protocol.errors import Refused
+from protocol.inputs import ACKS_WAIT_MS, Barrier, Delete, Nothing, Put, PutMany, Written
+from protocol.limits import BATCH_ITEMS_MAX, SCAN_BYTES_MAX, SCAN_ITEMS_MAX
+from protocol.replica.entry import DEFAULT_KEYSPACE, row_bytes, version_text
+from protocol.replica.replica import Page
+
+from .api import Api
+from .params import Params, as_bytes
+from .views import item_view
+
+Answer = Callable[[object], None]
+
+Acks = Annotated[int, msgspec.Meta(ge=0, le=4096)]
+Milliseconds = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class KvPut(Params, frozen=True):
+    key: bytes
+    value: bytes
+    keyspace: str = DEFAULT_KEYSPACE
+    ttl_ms: int | None = None
+    if_version: str | None = None
+    if_absent: bool = False
+    durability: Literal["disk", "memory"] = "disk"
+    acks: Acks = 0
+    acks_wait_ms: Milliseconds = ACKS_WAIT_MS
+    request_id: bytes | None = None
+
+
+class KvGet(Params, frozen=True):
+    key: bytes
+    keyspace: str = DEFAULT_KEYSPACE
+    level: str = "local"
+
+
+class KvDelete(Params, frozen=True):
+    key: bytes
+    keyspace: str = DEFAULT_KEYSPACE
+    if_version: str | None = None
+    acks: Acks = 0
+    acks_wait_ms: Milliseconds = ACKS_WAIT_MS
+    request_id: bytes | None = None
+
+
+class MputItem(Params, frozen=True):
+    key: bytes
+    value: bytes
+    ttl_ms: int | None = None
+
+
+class KvMput(Params, frozen=True):
+    items: Annotated[list[object], msgspec.Meta(min_length=1, max_length=BATCH_ITEMS_MAX)]
+    keyspace: str = DEFAULT_KEYSPACE
+    acks: Acks = 0
+    acks_wait_ms: Milliseconds = ACKS_WAIT_MS
+    request_id: bytes | None = None
+
+
+class KvMget(Params, frozen=True):
+    keys: Annotated[list[bytes | str], msgspec.Meta(max_length=SCAN_ITEMS_MAX)]
+    keyspace: str = DEFAULT_KEYSPACE
+    level: str = "local"
+
+
+class KvScan(Params, frozen=True):
+    prefix: bytes = b""
+    after: bytes | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1)] = SCAN_ITEMS_MAX
+    keyspace: str = DEFAULT_KEYSPACE
+
+
+def put(api: Api, params: KvPut, answer: Answer) -> None:
+    is_conditional = params.if_absent or params.if_version is not None
+
+    def reply(outcome: object) -> None:
+        if isinstance(outcome, Written):
+            result: dict[str, object] = {"version": version_text(outcome.entry), "token": api.token()}
+            answer(result | {"decided": "local"} if is_conditional else result)
+        else:
+            answer(outcome)
+
+    api.dispatch(
+        Put(
+            reply,
+            params.keyspace,
+            params.key,
+            params.value,
+            params.ttl_ms,
+            params.if_version,
+            params.if_absent,
+            params.acks,
+            params.acks_wait_ms,
+            params.request_id,
+            in_memory=params.durability == "memory",
+        )
+    )
+
+
+def get(api: Api, params: KvGet, answer: Answer) -> None:
+    if params.level != "local":
+        answer(only_local(params.level))
+        return
+    key = params.key
+
+    def reply(_: object = None) -> None:
+        found = api.node.get(params.keyspace, key, api.now())
+        if found is None:
+            answer(Refused("not_found", f"no key {key.decode(errors='backslashreplace')!r} here"))
+        else:
+            answer(item_view(api, found) if isinstance(found, Entry) else found)
+
+    if api.node.is_staged(params.keyspace, key):
+        api.dispatch(Barrier(reply))
+    else:
+        reply()
+
+
+def delete(api: Api, params: KvDelete, answer: Answer) -> None:
+    def reply(outcome: object) -> None:
+        match outcome:
+            case Written():
+                answer({"deleted": True, "version": version_text(outcome.entry)})
+            case Nothing():
+                answer({"deleted": False})
+            case _:
+                answer(outcome)
+
+    api.dispatch(
+        Delete(
+            reply,
+            params.keyspace,
+            params.key,
+            params.if_version,
+            params.acks,
+            params.acks_wait_ms,
+            params.request_id,
+        )
+    )
+
+
+def mput(api: Api, params: KvMput, answer: Answer) -> None:
+    """One atomic batch on this node."""
+
+    def reply(outcome: object) -> None:
+        if isinstance(outcome, Written):
+            versions = [version_text(entry) for entry in outcome.entries]
+            answer({"versions": versions, "token": api.token()})
+        else:
+            answer(outcome)
+
+    read = (MputItem.read(item) for item in params.items)
+    items = tuple((item.key, item.value, item.ttl_ms) for item in read)
+    api.dispatch(PutMany(reply, params.keyspace, items, params.acks, params.acks_wait_ms, params.request_id))
+
+
+def mget(api: Api, params: KvMget, answer: Answer) -> None:
+    """As many as fit into one answer; keys that did not are not in it, and `next` counts those that are."""
+    if params.level != "local":
+        answer(only_local(params.level))
+        return
+    keys = [as_bytes(key) for key in params.keys]
+
+    def reply(_: object = None) -> None:
+        items: list[dict[str, object]] = []
+        size = 0
+        for key in keys:
+            found = api.node.get(params.keyspace, key, api.now())
+            if isinstance(found, Refused):
+                answer(found)
+                return
+            size += row_bytes(found) if found is not None else len(key)
+            if items and size > SCAN_BYTES_MAX:
+                break
+            items.append({"key": key, "missing": True} if found is None else listed(found))
+        answer({"items": items, "next": len(items) if len(items) < len(keys) else None})
+
+    if any(api.node.is_staged(params.keyspace, key) for key in keys):
+        api.dispatch(Barrier(reply))
+    else:
+        reply()
+
+
+def scan(api: Api, params: KvScan, answer: Answer) -> None:
+    page = api.node.scan(params.keyspace, params.prefix, params.after, params.limit, api.now())
+    if isinstance(page, Page):
+        answer({"items": [listed(entry) for entry in page.items], "next": page.next})
+    else:
+        answer(page)
+
+
+def listed(entry: Entry) -> dict[str, object]:
+    return {"key": entry.key, "value": entry.value, "version": version_text(entry)}
+
+
+def only_local(level: str) -> Refused:
+    return Refused("invalid", f"level {level!r}; an lww keyspace is read locally")
