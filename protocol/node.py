@@ -83,7 +83,7 @@ from .wire import hello
 from .wire.envelope import Sealer, Unopened, check_header, check_signature, read_header
 from .wire.fields import Head
 from .wire.hello import Established
-from .wire.registry import Registry, Stream
+from .wire.registry import Registry, Route, Stream
 
 if TYPE_CHECKING:
     from random import Random
@@ -106,7 +106,8 @@ class Link(msgspec.Struct):
     established: Established
     frames_left: float
     refilled_s: float
-    last_seq: int = -1
+    last_seq: dict[bool, int] = {}
+    """The highest number of each class: bulk waits while control goes ahead, within a class order is kept."""
 
     @property
     def peer(self) -> NodeId:
@@ -386,7 +387,7 @@ class Node:
         self._check_version(link, header.v)
         check_header(unopened, self._keys.cluster_id)
         route = self.registry.find(header.type, link.established.version)
-        if not self._is_news(link, unopened, route.stream):
+        if not self._is_news(link, unopened, route):
             return
         check_signature(unopened, self._keys)
         payload = self.registry.decode(route, header.payload)
@@ -397,12 +398,12 @@ class Node:
             self.gossip.keep(turn.now, unopened.origin, header.run, header.seq, unopened.frame)
         handler(turn, link, unopened, payload)
 
-    def _is_news(self, link: Link, unopened: Unopened, stream: Stream) -> bool:
+    def _is_news(self, link: Link, unopened: Unopened, route: Route) -> bool:
         """Whether a message is worth its signature. Raises RemoteFault when it may not come this way."""
         header = unopened.header
-        match stream:
+        match route.stream:
             case Stream.LINK:
-                self._check_link_stream(link, unopened)
+                self._check_link_stream(link, unopened, route.bulk)
                 return True
             case Stream.RECORD:
                 if unopened.origin == self._keys.node_id:
@@ -422,13 +423,14 @@ class Node:
                 f"the peer said it speaks {theirs[0]} to {theirs[1]}",
             )
 
-    def _check_link_stream(self, link: Link, unopened: Unopened) -> None:
+    def _check_link_stream(self, link: Link, unopened: Unopened, bulk: bool) -> None:
         header = unopened.header
         if unopened.origin != link.peer or header.run != link.established.run:
             raise RemoteFault(Fault.NOT_A_MEMBER, "a message of this link is signed by somebody else")
-        if header.seq <= link.last_seq:
-            raise RemoteFault(Fault.REPLAYED, f"message {header.seq} after {link.last_seq}")
-        link.last_seq = header.seq
+        last_seq = link.last_seq.get(bulk, -1)
+        if header.seq <= last_seq:
+            raise RemoteFault(Fault.REPLAYED, f"message {header.seq} after {last_seq}")
+        link.last_seq[bulk] = header.seq
 
     def _take_quota(self, link: Link, frames: int, now_s: float) -> None:
         """A token bucket: LINK_FRAMES_PER_S_MAX on the long run, LINK_FRAMES_BURST_MAX at once."""

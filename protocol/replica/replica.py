@@ -107,8 +107,9 @@ class Replica:
         self._durable = store.coverage()
         self.reached = dict(self._durable)
         self.vector = {origin: coverage.head for origin, coverage in self._durable.items()}
-        self._said = self.vector.get(me, 0)  # our entries up to here were sent, or are left to sync
-        self._next_seq = self._said + 1
+        self._said = {me[1]: self.vector.get(me, 0)}
+        """Our entries up to here were sent, or are left to sync; by lineage."""
+        self._next_seq = self.vector.get(me, 0) + 1
         if self._reserved.lineage == me[1]:  # entries of the last block may have been answered, and lost
             self._next_seq = max(self._next_seq, self._reserved.seq + 1)
             clock.observe(self._reserved.hlc)
@@ -140,7 +141,7 @@ class Replica:
     def begin_lineage(self, turn: Turn, lineage: int) -> None:
         """Number our entries anew: nobody can have an entry of this lineage yet."""
         self.me = (self.me[0], lineage)
-        self._next_seq, self._said = 1, 0
+        self._next_seq = 1
         self._commit_of(turn)
         turn.stage(MarkRow(LINEAGE_MARK, lineage.to_bytes(8, "big")))
 
@@ -318,20 +319,23 @@ class Replica:
         `confirm`: they shall say at once that they hold them.
         Their ranges are contiguous with what was said before: numbers that were never stored are covered.
         """
-        newest = {(entry.keyspace, entry.key): entry for entry in own}
-        entries = sorted(newest.values(), key=lambda entry: entry.seq)
         batches: list[Batch] = []
-        first, rows, size = self._said + 1, list[Row](), 0
-        for entry in entries:
+        for lineage in sorted({entry.lineage for entry in own}):
+            batches += self._batches_of(lineage, [e for e in own if e.lineage == lineage], confirm)
+        return batches
+
+    def _batches_of(self, lineage: int, own: list[Entry], confirm: bool) -> list[Batch]:
+        newest = {(entry.keyspace, entry.key): entry for entry in own}
+        batches: list[Batch] = []
+        first, rows, size = self._said.get(lineage, 0) + 1, list[Row](), 0
+        for entry in sorted(newest.values(), key=lambda entry: entry.seq):
             if rows and size + row_bytes(entry) > BATCH_BYTES_MAX:
-                batches.append(Batch(self.me[1], first, rows[-1].seq, rows, confirm))
+                batches.append(Batch(lineage, first, rows[-1].seq, rows, confirm))
                 first, rows, size = rows[-1].seq + 1, [], 0
             rows.append(to_row(entry))
             size += row_bytes(entry)
-        if own:
-            batches.append(Batch(self.me[1], first, own[-1].seq, rows, confirm))
-            self._said = own[-1].seq
-        return batches
+        self._said[lineage] = own[-1].seq
+        return [*batches, Batch(lineage, first, own[-1].seq, rows, confirm)]
 
     def sweep(self, time_ms: int) -> None:
         """Take entries that expired by now out of the digest; they stay as tombstones.

@@ -18,7 +18,7 @@ from ..types import Payload
 class Stream(Enum):
     """Within what the `seq` of an envelope counts."""
 
-    LINK = "link"  # only rises on one link; the origin is the peer itself
+    LINK = "link"  # only rises within one class (bulk or not) on one link; the origin is the peer itself
     GOSSIP = "gossip"  # contiguous for each (origin, run); may be relayed
     RECORD = "record"  # the incarnation: a later one replaces an earlier one; may be relayed
 

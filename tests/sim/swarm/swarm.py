@@ -88,14 +88,14 @@ class Plan:
 
 @dataclass
 class Pipe:
-    """One link: an ordered stream each way."""
+    """One link: an ordered stream each way for each class, for control goes ahead of bulk that waits."""
 
     ends: tuple[tuple[str, LinkId], tuple[str, LinkId]]
     up: bool = True
-    queues: dict[str, deque[tuple[float, bytes]]] = field(default_factory=dict)
+    queues: dict[tuple[str, bool], deque[tuple[float, bytes]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.queues = {name: deque() for name, _ in self.ends}
+        self.queues = {(name, bulk): deque() for name, _ in self.ends for bulk in (False, True)}
 
     def other(self, name: str) -> tuple[str, LinkId]:
         return self.ends[1] if self.ends[0][0] == name else self.ends[0]
@@ -337,7 +337,7 @@ class Swarm:
         match effect:
             case Send():
                 for link in effect.links:
-                    self._send(host, link, effect.frame)
+                    self._send(host, link, effect.frame, effect.bulk)
             case StartAgain():
                 life = host.life
                 self.at(0.001, lambda: self._begin_anew(host, life))
@@ -374,30 +374,30 @@ class Swarm:
             self.crash(host)
             self.boot(host)
 
-    def _send(self, host: Host, link: LinkId, frame: bytes) -> None:
+    def _send(self, host: Host, link: LinkId, frame: bytes, bulk: bool) -> None:
         pipe = host.pipes.get(link)
         if pipe is None or not pipe.up:
             return
-        queue = pipe.queues[host.name]
+        queue = pipe.queues[host.name, bulk]
         earliest = queue[-1][0] if queue else self.now
         arrival = max(earliest, self.now + self.rng.uniform(0.0005, 0.02))
         queue.append((arrival, frame))
         self.note("send", host.name, pipe.other(host.name)[0], len(frame))
         if len(queue) == 1:
-            self.at(arrival - self.now, lambda: self._deliver(host.name, pipe))
+            self.at(arrival - self.now, lambda: self._deliver(host.name, pipe, bulk))
 
-    def _deliver(self, sender: str, pipe: Pipe) -> None:
+    def _deliver(self, sender: str, pipe: Pipe, bulk: bool) -> None:
         """The oldest frame of one direction arrives, unless the pair is blocked: then it is sent again later."""
         if not pipe.up:
             return
         name, link = pipe.other(sender)
         if frozenset((sender, name)) in self.blocked:
-            self.at(0.1, lambda: self._deliver(sender, pipe))
+            self.at(0.1, lambda: self._deliver(sender, pipe, bulk))
             return
-        queue = pipe.queues[sender]
+        queue = pipe.queues[sender, bulk]
         _, frame = queue.popleft()
         if queue:
-            self.at(max(0.0, queue[0][0] - self.now), lambda: self._deliver(sender, pipe))
+            self.at(max(0.0, queue[0][0] - self.now), lambda: self._deliver(sender, pipe, bulk))
         self.handle(self.hosts[name], Received(link, (frame[HEADER.size :],)))
 
     def break_pipe(self, pipe: Pipe, why: str, but: str | None = None, fault: Fault | None = None) -> None:

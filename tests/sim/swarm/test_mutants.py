@@ -188,7 +188,7 @@ SKEWED = lambda seed: Plan(nodes=2 + seed % 4, skew_ms=5000)  # noqa: E731
 MUTANTS: list[Mutant] = [
     (SaysAtOnce, "D1", plan_of),
     (SpeaksOfStaged, "S2", plan_of),
-    (CutsAtTheEnd, "S2", plan_of),
+    (CutsAtTheEnd, "S2", BROKEN),
     (JumpsGaps, "S2", plan_of),
     (ReusesNumbers, "S1", plan_of),
     (ForgetsTheClock, "H1", SKEWED),
