@@ -48,6 +48,9 @@ SYNC_CHUNK_BYTES_MAX = 256 * 1024
 SYNC_ROWS_MAX = 2048
 """Rows of one chunk, so that many tiny rows do not make one long pause."""
 
+SYNC_LOOKS_MAX = 20_000
+"""Rows that are read and passed over for one chunk: some 50 ms."""
+
 HEARTBEAT_HEADS_MAX = 32
 """Heads announced in one heartbeat; the rest waits for the next."""
 
@@ -80,6 +83,9 @@ SCAN_BYTES_MAX = 512 * 1024
 
 WRITES_WAITING_MAX = 10_000
 """Writes that wait for a node to settle after its start."""
+
+VOIDED_MAX = 16
+"""Declarations in a member's record that entries of its lineages carry wrong stamps; the oldest go first."""
 
 RESERVED_SEQS = 4096
 """Numbers reserved for writes that are answered before they are durable: a restart skips what is left of them."""

@@ -70,10 +70,11 @@ from .membership.record import Goodbye, Heartbeat, MemberRecord, News
 from .membership.table import decode_member
 from .replica import messages as replication
 from .replica.entry import keyspace_id
+from .replica.mending import Mending
 from .replica.messages import Batch, Chunk, Holding, More, Pull
 from .replica.replica import HLC_MARK, LINEAGE_MARK, Page, Replica
 from .replica.serving import Serving
-from .replica.settling import Identity, Settling
+from .replica.settling import Identity, Settling, fresh_lineage
 from .replica.store import DamagedRow, Origin, Store
 from .replica.sync import Sync
 from .replica.writing import Writing
@@ -127,8 +128,20 @@ class Node:
         self.clock = HybridClock(self.time, int.from_bytes(store.mark(HLC_MARK) or b"", "big"))
         self.replica = Replica((keys.node_id, identity.lineage), store, self.clock)
         known = [decode_member(stored) for stored in store.records(MEMBER_RECORD).values()]
-        self.membership = Membership(config, keys, identity.run, now.wall_ms, random, known)
-        self.settling = Settling(config, identity, self.replica, self.time, self.membership.expected)
+        for member in known:
+            self.replica.void(member.node, member.record.voided)
+        self.mending = Mending(
+            self.replica,
+            self.time,
+            self.clock,
+            store,
+            lambda: self.membership.expected(),
+            lambda: fresh_lineage(identity.run, random),
+        )
+        self.membership = Membership(
+            config, keys, identity.run, now.wall_ms, random, known, self.mending.voided
+        )
+        self.settling = Settling(config, identity, self.replica, self.time, self.membership.expected, random)
         self.sync = Sync(config, self.replica, store, self.settling)
         self.serving = Serving(config, self.replica, store)
         self.writing = Writing(config, self.replica, self.sync, self.settling, self.time, store)
@@ -265,7 +278,7 @@ class Node:
         self.membership.start(turn.now)
         known = tuple(address.decode() for address in self._store.records(SEED_RECORD))
         self._on_join(turn, Join((*event.seeds, *known)))
-        alone = not self.membership.contacts.seeds and self.membership.expected() == 0
+        alone = not self.membership.contacts.seeds and self.membership.is_alone()
         self.settling.start(turn.now, alone=alone)
         self._on_tick(turn, Tick())
 
@@ -275,6 +288,7 @@ class Node:
         self.replica.sweep(self.time.time_ms(turn.now))
         self.gossip.tick(turn)
         self.sync.tick(turn)
+        self.mending.tick(turn)
         self.writing.tick(turn)
         heads = self._heads_to_announce(turn.now) if self.membership.is_beat_due(turn.now.mono_s) else []
         news = News(heads, self.gossip.to_announce(turn.now), self.time.steady_ms(turn.now), self.lag_ms)
@@ -285,6 +299,9 @@ class Node:
         self._settled = event.number
         self.store_failed = ""
         own, heads = self.replica.committed(event.number)
+        if self.mending.committed(event.number):
+            self.membership.declare_voided(turn, self.mending.voided)
+            self.sync.audit(turn)
         self.writing.committed()
         self.writing.check(turn)
         for batch in self.replica.batches(own, confirm=self.writing.wants_confirmation):
@@ -299,6 +316,7 @@ class Node:
         self.store_failed = event.why
         self.replica.failed()
         self.sync.failed()
+        self.mending.failed()
         self.membership.save_failed(turn.now)
         self.writing.failed(turn, storage_full(event.why))
         self.invitations.save_failed(self._store.records(TICKET_RECORD))
@@ -448,6 +466,8 @@ class Node:
             self._on_own_record(turn, link, header.run)
             return
         self.membership.on_record(turn, link.id, origin, header.run, header.seq, payload, unopened.frame)
+        if self.replica.void(origin, payload.voided):
+            self.sync.audit(turn)
 
     def _on_heartbeat(self, turn: Turn, link: Link, _: Unopened, beat: Heartbeat) -> None:
         round_trip_ms = self.membership.on_heartbeat(turn, link.id, link.peer, beat)

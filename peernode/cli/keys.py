@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ..client import Client, Item, PeernodeError
+from ..client.bulk import acks_wait_ms
 from .common import Context, Duration, client_command
 from .output import as_json, iso, printable
 
@@ -22,6 +23,15 @@ PAGE = 500
 @click.option("--ttl", type=Duration(), metavar="30s", help="Forget the key after this time.")
 @click.option("--if-version", metavar="V", help="Only if the key still has this version.")
 @click.option("--if-absent", is_flag=True, help="Only if there is no such key.")
+@click.option("--acks", type=click.IntRange(0), metavar="N", help="Wait until N other members have it, too.")
+@click.option(
+    "--durability",
+    type=click.Choice(("disk", "memory")),
+    help="memory: do not wait for the disk; a crash may lose it. Default: disk.",
+)
+@click.option(
+    "--request-id", metavar="ID", help="16 bytes or more: a repetition with the same ID is not done twice."
+)
 @KEYSPACE
 def set_key(
     context: Context,
@@ -30,14 +40,21 @@ def set_key(
     ttl: int | None,
     if_version: str | None,
     if_absent: bool,
+    acks: int | None,
+    durability: str | None,
+    request_id: str | None,
     keyspace: str | None,
 ) -> None:
     """Write KEY. A VALUE of - is read from standard input.
+
+    With --acks, exit 5 says whether nothing was written (too few members are linked) or it is written here and has
+    not come to so many of them in time.
 
     \b
     peernode set greeting hello
     peernode set session/42 token --ttl 30m
     peernode set photo - < photo.jpg
+    peernode set order/7 paid --acks 1 --request-id "$(uuidgen)"
     """
     content = sys.stdin.buffer.read() if value == "-" else encoded(value)
     with context.connect() as node:
@@ -48,6 +65,10 @@ def set_key(
             ttl_ms=ttl,
             if_version=if_version,
             if_absent=if_absent or None,
+            acks=acks,
+            acks_wait_ms=acks_wait_ms(node, acks),
+            durability=durability,
+            request_id=None if request_id is None else encoded(request_id),
             keyspace=keyspace,
         )
     if context.output.is_json:
@@ -181,23 +202,9 @@ def build(name: str, function: Any) -> click.Command:
     return client_command(name)(function)
 
 
-@click.group("kv", context_settings={"help_option_names": ["-h", "--help"]})
-def kv() -> None:
-    """The store: put, get, del, ls."""
-
-
-for command in (
-    build("put", set_key),
-    build("get", get_key),
-    build("del", delete_keys),
-    build("ls", list_keys),
-):
-    kv.add_command(command)
-
 COMMANDS = {
     "set": build("set", set_key),
     "get": build("get", get_key),
     "del": build("del", delete_keys),
     "ls": build("ls", list_keys),
-    "kv": kv,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..version import VERSION
 from .common import Context, client_command
 from .output import ago, one_line
@@ -33,13 +35,33 @@ def status(context: Context) -> None:
         "store": found["store"],
         "cluster": found["cluster_id"],
         "up": ago(found["uptime_ms"]),
+        "clock": clock_text(found["clock"]),
+        "held back": held_back_text(found["clock"]),
         "loop lag": f"{found['loop_lag_ms']:.1f} ms",
         "refused": refused or "-",
         "version": f"{found['version']} (protocol {found['protocol']})",
         "socket": found["socket"],
         "folder": found["data_dir"],
     }
-    context.output.fields(shown)
+    context.output.fields({name: value for name, value in shown.items() if value != ""})
+
+
+def clock_text(clock: dict[str, Any]) -> str:
+    """What is wrong with this machine's clock; nothing when it is well."""
+    if not clock["suspect"]:
+        return ""
+    if clock["jump_ms"]:
+        return f"suspect: it was set by {clock['jump_ms'] / 1000:+.1f} s while this node ran"
+    offsets = ", ".join(f"{name} {ms / 1000:+.1f} s" for name, ms in sorted(clock["offsets_ms"].items()))
+    return (
+        f"suspect: the cluster's time is {clock['correction_ms'] / 1000:+.1f} s from it (others: {offsets})"
+    )
+
+
+def held_back_text(clock: dict[str, Any]) -> str:
+    """Whose writes wait here because they are stamped with a time that has not come."""
+    names = ", ".join(clock["held_back"])
+    return names and f"writes of {names}, until the time of their stamps has come"
 
 
 @client_command("health")

@@ -11,6 +11,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TextIO
 
 FORMATS = ("table", "json", "jsonl", "raw")
 
@@ -44,10 +45,11 @@ class Output:
     def is_json(self) -> bool:
         return self.form in ("json", "jsonl")
 
-    def document(self, value: object) -> None:
-        """One JSON document."""
-        indent = 2 if self.form == "json" and sys.stdout.isatty() else None
-        print(json.dumps(value, ensure_ascii=False, indent=indent))
+    def document(self, value: object, stream: TextIO | None = None) -> None:
+        """One JSON document, on stdout if not told."""
+        stream = stream or sys.stdout
+        indent = 2 if self.form == "json" and stream.isatty() else None
+        print(json.dumps(value, ensure_ascii=False, indent=indent), file=stream)
 
     def lines(self, values: Iterable[object]) -> None:
         """JSON lines, each as soon as it is there."""

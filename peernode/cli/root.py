@@ -27,7 +27,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "get": ("keys", "read a key"),
         "del": ("keys", "delete keys"),
         "ls": ("keys", "list keys, in order"),
-        "kv": ("keys", "the same under one roof: put, get, del, ls"),
+        "kv": ("kv", "the same under one roof, and import, export for many keys at once"),
         "cache": ("cache", "this node's local TTL cache; invalidate reaches all nodes"),
     },
     "cluster": {
@@ -40,6 +40,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "operate": {
         "status": ("operate", "this node in one view"),
+        "sync": ("sync", "whether all nodes hold the same, and how far they are apart"),
         "health": ("operate", "exit 0 when all is well, 8 when not"),
         "version": ("operate", "the version of this program"),
     },
@@ -137,5 +138,5 @@ def globals_last(arguments: list[str]) -> list[str]:
             front.append(rest.pop(0))
     if not rest:
         return arguments
-    nested = 2 if rest[0] in ("kv", "cache", "ticket", "cluster") and len(rest) > 1 else 1
+    nested = 2 if rest[0] in ("kv", "cache", "ticket", "cluster", "sync") and len(rest) > 1 else 1
     return [*rest[:nested], *front, *rest[nested:]]

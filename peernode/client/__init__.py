@@ -7,15 +7,18 @@
 It needs nothing but a socket and msgpack, so that a command line built on it starts fast.
 """
 
+from .bulk import NewItem
 from .errors import Conflict, NoDaemon, NotAllowed, NotFound, PeernodeError, TimedOut
 from .finding import find_socket
-from .sync import Cached, Client, Item, Notice, Notices, connect_sync
+from .sync import Cached, Client, Item, Notices, connect_sync
+from .wire import Notice
 
 __all__ = [
     "Cached",
     "Client",
     "Conflict",
     "Item",
+    "NewItem",
     "NoDaemon",
     "NotAllowed",
     "NotFound",

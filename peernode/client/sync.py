@@ -1,27 +1,23 @@
-"""The blocking client: one Unix socket, MessagePack-RPC, requests pipelined when there are many.
+"""The blocking client: what a daemon can do, as methods.
 
-After a time-out the connection is closed: a late answer must not be taken for the next one.
+with peernode.connect_sync() as node:
+    node.put("greeting", b"hello", ttl=30)
+    node.get("greeting").value
 """
 
 from __future__ import annotations
 
-import selectors
-import socket as sockets
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple
 
-import msgpack
-
-from .errors import NoDaemon, NotFound, PeernodeError, TimedOut, from_answer
+from . import bulk
+from .bulk import NewItem
+from .errors import NotFound, PeernodeError
 from .finding import find_socket
-
-ANSWER_BYTES_MAX = 16 << 20
-RECEIVE_BYTES = 64 * 1024
-REQUEST, RESPONSE, NOTIFICATION = 0, 1, 2
+from .wire import Notice, Wire
 
 Bytes = bytes | str
 
@@ -44,13 +40,6 @@ class Cached(NamedTuple):
     expires_in_ms: int
 
 
-class Notice(NamedTuple):
-    """Something that the daemon told unasked."""
-
-    method: str
-    params: dict[str, Any]
-
-
 def connect_sync(
     socket: str | Path | None = None,
     *,
@@ -62,33 +51,11 @@ def connect_sync(
     return Client(find_socket(socket, node=node, cluster=cluster), timeout_s=timeout_s)
 
 
-class Client:
-    """One connection. Not for use by several threads at once. Every call may raise PeernodeError."""
+class Client(Wire):
+    """What a daemon can do, a method each. Not for use by several threads at once.
 
-    def __init__(self, path: Path, *, timeout_s: float = 5.0) -> None:
-        self.path, self.timeout_s = path, timeout_s
-        self._next_id = 0
-        self._sock = sockets.socket(sockets.AF_UNIX)
-        self._sock.settimeout(timeout_s)
-        try:
-            self._sock.connect(str(path))
-        except OSError as error:
-            self._sock.close()
-            hint = "start one with: peernode run"
-            raise NoDaemon(f"no daemon answers at {path} ({error.strerror or error})", hint=hint) from None
-        self._sock.setblocking(False)
-        self._unpacker = msgpack.Unpacker(raw=False, max_buffer_size=ANSWER_BYTES_MAX, max_ext_len=0)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._sock.close()
+    Every call may raise PeernodeError.
+    """
 
     # The store
 
@@ -101,19 +68,49 @@ class Client:
         keyspace: str | None = None,
         if_version: str | None = None,
         if_absent: bool = False,
+        acks: int | None = None,
+        durability: Literal["disk", "memory"] | None = None,
+        request_id: bytes | None = None,
     ) -> str:
-        """Write durably; `ttl` in seconds. Returns the version. Raises Conflict for an unmet condition."""
-        ttl_ms = None if ttl is None else max(1, round(ttl * 1000))
+        """Write it, and return the version; `ttl` in seconds. Raises Conflict for an unmet condition.
+
+        It returns when the write is on this node's disk, with `durability="memory"` at once, with `acks=n` when it is
+        on the disks of n other members, too; TimedOut says that it is written, but not there yet. A repetition with
+        the same `request_id` (16 random bytes or more) is answered like the first, and not carried out again.
+        """
         answer = self.call(
             "kv.put",
             key=key,
             value=value,
-            ttl_ms=ttl_ms,
+            ttl_ms=milliseconds(ttl),
             keyspace=keyspace,
             if_version=if_version,
             if_absent=if_absent or None,
+            acks=acks,
+            acks_wait_ms=bulk.acks_wait_ms(self, acks),
+            durability=durability,
+            request_id=request_id,
         )
         return str(answer["version"])
+
+    def put_many(
+        self,
+        items: Mapping[str, Bytes] | Mapping[bytes, Bytes] | Iterable[tuple[Bytes, Bytes]],
+        *,
+        ttl: float | None = None,
+        keyspace: str | None = None,
+        acks: int | None = None,
+    ) -> list[str]:
+        """Write any number of keys, in order and much faster than one by one; returns their versions.
+
+        It goes in batches, each atomic, and goes on when the daemon restarts meanwhile. When it raises, some may be
+        written and some not: doing it again is harmless.
+        """
+        pairs = items.items() if isinstance(items, Mapping) else items
+        ttl_ms = milliseconds(ttl)
+        checked = (within_limits(NewItem(encoded(key), encoded(value), ttl_ms)) for key, value in pairs)
+        written = bulk.put_batches(self, checked, keyspace=keyspace, acks=acks)
+        return [version for _, versions in written for version in versions]
 
     def get(self, key: Bytes, *, keyspace: str | None = None) -> Item | None:
         """The entry, or None when there is none."""
@@ -121,7 +118,13 @@ class Client:
             found = self.call("kv.get", key=key, keyspace=keyspace)
         except NotFound:
             return None
-        return Item(key.encode() if isinstance(key, str) else key, **found)
+        return Item(encoded(key), **found)
+
+    def get_many(self, keys: Iterable[Bytes], *, keyspace: str | None = None) -> Iterator[Item | None]:
+        """What is held under each key, in their order; None where there is nothing. Takes keys as it goes."""
+        for found in bulk.get_batches(self, map(encoded, keys), keyspace=keyspace):
+            for item in found:
+                yield None if item.get("missing") else Item(**item)
 
     def delete(self, key: Bytes, *, keyspace: str | None = None, if_version: str | None = None) -> bool:
         """Whether there was something to delete."""
@@ -130,22 +133,31 @@ class Client:
     def scan(
         self, prefix: Bytes = b"", *, keyspace: str | None = None, page: int | None = None
     ) -> Iterator[Item]:
-        """All entries with a prefix, in the order of their keys."""
-        after: bytes | None = None
-        while True:
-            found = self.call("kv.scan", prefix=prefix, after=after, limit=page, keyspace=keyspace)
-            for item in found["items"]:
-                yield Item(**item)
-            after = found["next"]
-            if after is None:
-                return
+        """All entries with a prefix, in the order of their keys.
+
+        They come page by page, the next page while the caller is busy with the last: what is written meanwhile may or
+        may not be seen.
+        """
+
+        def ask(after: bytes | None) -> int:
+            return self.ask("kv.scan", prefix=prefix, after=after, limit=page, keyspace=keyspace)
+
+        number: int | None = ask(None)
+        try:
+            while number is not None:
+                found = self.answer_to(number)
+                if isinstance(found, PeernodeError):
+                    raise found
+                number = None if found["next"] is None else ask(found["next"])
+                yield from (Item(**item) for item in found["items"])
+        finally:
+            self.forget([] if number is None else [number])
 
     # The local TTL cache of this daemon
 
     def cache_put(self, key: Bytes, value: Bytes, *, ttl: float | None = None) -> None:
         """Keep it for `ttl` seconds, without one for five minutes, or shorter where room is needed."""
-        ttl_ms = None if ttl is None else max(1, round(ttl * 1000))
-        self.call("cache.put", key=key, value=value, ttl_ms=ttl_ms)
+        self.call("cache.put", key=key, value=value, ttl_ms=milliseconds(ttl))
 
     def cache_get(self, key: Bytes) -> Cached | None:
         """What is kept, or None when there is nothing."""
@@ -192,84 +204,31 @@ class Client:
     def status(self) -> dict[str, Any]:
         return dict(self.call("node.status"))
 
+    def sync_status(self) -> dict[str, Any]:
+        """Whether this node and the others hold the same, and for each how many writes are still to come or to go."""
+        return dict(self.call("sync.status"))
+
     def info(self) -> dict[str, Any]:
         return dict(self.call("api.info"))
 
-    # Calls
 
-    def call(self, method: str, /, **params: Any) -> Any:
-        """One request, one answer. Parameters that are None are left out."""
-        (answer,) = self._exchange([(method, params)])
-        if isinstance(answer, PeernodeError):
-            raise answer
-        return answer
-
-    def call_many(self, requests: Iterable[tuple[str, dict[str, Any]]]) -> list[Any]:
-        """All requests in one go; the answers in their order, an error as a PeernodeError among them."""
-        return self._exchange(list(requests))
-
-    def _exchange(self, requests: list[tuple[str, dict[str, Any]]]) -> list[Any]:
-        first = self._next_id + 1
-        out = bytearray()
-        for method, params in requests:
-            self._next_id += 1
-            given = {name: value for name, value in params.items() if value is not None}
-            out += msgpack.packb((REQUEST, self._next_id, method, [given]))
-        answers: dict[int, Any] = {}
-        try:
-            self._pump(out, answers, first, self._next_id)
-        except BaseException:
-            self.close()
-            raise
-        return [answers[number] for number in range(first, self._next_id + 1)]
-
-    def _pump(self, out: bytearray, answers: dict[int, Any], first: int, last: int) -> None:
-        """Write and read at once, so that neither end waits for the other to read."""
-        until_s = time.monotonic() + self.timeout_s
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._sock, selectors.EVENT_READ | (selectors.EVENT_WRITE if out else 0))
-            while len(answers) <= last - first:
-                ready = selector.select(max(0.0, until_s - time.monotonic()))
-                if not ready:
-                    message = f"no answer from {self.path} within {self.timeout_s:g} s"
-                    raise TimedOut(message, hint="the request may still be carried out", retryable=True)
-                self._step(ready[0][1], out, answers)
-                if not out:
-                    selector.modify(self._sock, selectors.EVENT_READ)
-
-    def _step(self, events: int, out: bytearray, answers: dict[int, Any]) -> None:
-        try:
-            if events & selectors.EVENT_WRITE:
-                del out[: self._sock.send(out)]
-            if events & selectors.EVENT_READ:
-                self._read(answers)
-        except BlockingIOError:
-            return
-        except (BrokenPipeError, ConnectionResetError):
-            self._read(answers)  # the daemon may have said why
-
-    def _read(self, answers: dict[int, Any]) -> None:
-        try:
-            chunk = self._sock.recv(RECEIVE_BYTES)
-        except ConnectionResetError:
-            chunk = b""
-        if not chunk:
-            raise NoDaemon(f"the daemon at {self.path} hung up", hint="is it still running?")
-        self._unpacker.feed(chunk)
-        for message in self._unpacker:
-            match message:
-                case [1, 0, dict(error), _]:
-                    raise from_answer(error)
-                case [1, int(number), error, result]:
-                    answers[number] = from_answer(error) if isinstance(error, dict) else result
-                case [2, str(method), [dict(params)]]:
-                    self._notified(Notice(method, params))
-
-    def _notified(self, notice: Notice) -> None:
-        """Nobody listens on a connection that is for calls."""
+def encoded(text: Bytes) -> bytes:
+    """A string means its UTF-8."""
+    return text.encode() if isinstance(text, str) else text
 
 
-class Notices(Client):
+def milliseconds(ttl_s: float | None) -> int | None:
+    return None if ttl_s is None else max(1, round(ttl_s * 1000))
+
+
+def within_limits(item: NewItem) -> NewItem:
+    """Raises PeernodeError, naming the key."""
+    if (refusal := bulk.beyond(item)) is not None:
+        raise PeernodeError(f"{item.key[:100]!r}: {refusal.message}", code=refusal.code)
+    return item
+
+
+class Notices(Wire):
     """One subscription, on a connection of its own, so that it never stands in the way of calls.
 
     Iterating waits for notices as long as it takes; it ends with NoDaemon when the daemon does.
@@ -294,7 +253,7 @@ class Notices(Client):
         while not self._heard:
             self._sock.settimeout(None if until_s is None else max(0.0, until_s - time.monotonic()))
             try:
-                self._read({})
+                self._read()
             except (TimeoutError, BlockingIOError):
                 return None
             finally:

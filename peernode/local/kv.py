@@ -181,7 +181,7 @@ def mget(api: Api, params: KvMget, answer: Answer) -> None:
             size += row_bytes(found) if found is not None else len(key)
             if items and size > SCAN_BYTES_MAX:
                 break
-            items.append({"key": key, "missing": True} if found is None else listed(found))
+            items.append({"key": key, "missing": True} if found is None else listed(api, found))
         answer({"items": items, "next": len(items) if len(items) < len(keys) else None})
 
     if any(api.node.is_staged(params.keyspace, key) for key in keys):
@@ -193,13 +193,17 @@ def mget(api: Api, params: KvMget, answer: Answer) -> None:
 def scan(api: Api, params: KvScan, answer: Answer) -> None:
     page = api.node.scan(params.keyspace, params.prefix, params.after, params.limit, api.now())
     if isinstance(page, Page):
-        answer({"items": [listed(entry) for entry in page.items], "next": page.next})
+        answer({"items": [listed(api, entry) for entry in page.items], "next": page.next})
     else:
         answer(page)
 
 
-def listed(entry: Entry) -> dict[str, object]:
-    return {"key": entry.key, "value": entry.value, "version": version_text(entry)}
+def listed(api: Api, entry: Entry) -> dict[str, object]:
+    """Shorter than `item_view`: a thousand of these are built in one go."""
+    item: dict[str, object] = {"key": entry.key, "value": entry.value, "version": version_text(entry)}
+    if entry.expires_ms:
+        item["expires_in_ms"] = max(0, entry.expires_ms - api.node.time.time_ms(api.now()))
+    return item
 
 
 def only_local(level: str) -> Refused:

@@ -34,12 +34,19 @@ class Membership:
     """`run` is durable already; `known` are the members of the last run."""
 
     def __init__(
-        self, config: Config, keys: Keys, run: int, started_ms: int, random: Random, known: list[Member]
+        self,
+        config: Config,
+        keys: Keys,
+        run: int,
+        started_ms: int,
+        random: Random,
+        known: list[Member],
+        voided: list[tuple[int, int]],
     ) -> None:
         self._config, self._keys, self._run = config, keys, run
         self.contacts = Contacts(config, keys.node_id, random)
         self._incarnation = 0
-        self._record = own_record(config, keys, started_ms)
+        self._record = own_record(config, keys, started_ms, voided)
         self.table = Table(lambda: (keys.node_id, run, self._incarnation))
         for member in known:
             self.table.members[member.node] = member
@@ -148,6 +155,10 @@ class Membership:
         """How many other members should be there: those not known to be dead or gone."""
         return sum(1 for m in self.table.members.values() if m.state not in (State.DEAD, State.LEFT))
 
+    def is_alone(self) -> bool:
+        """Whether nobody else is left: a dead member may come back and know more of us than we do."""
+        return all(member.state is State.LEFT for member in self.table.members.values())
+
     def later_record(self, node: NodeId, run: int) -> bytes | None:
         """The record of a node, if it is known under a later run than this one."""
         member = self.table.members.get(node)
@@ -235,12 +246,13 @@ class Membership:
         """Say goodbye: `Farewell` follows once all linked members heard it, at the latest in `patience_s`."""
         if self._farewell is not None:
             return
-        self._incarnation += 1
-        self._record = msgspec.structs.replace(self._record, left=True)
-        self.table.note_change()
+        self._declare(turn, msgspec.structs.replace(self._record, left=True))
         self._farewell = Farewells({node for node, _ in self.contacts.linked()}, turn.now.mono_s + patience_s)
-        turn.say(self.contacts.links(), self._record, seq=self._incarnation)
         self._say_farewell(turn)
+
+    def declare_voided(self, turn: Turn, voided: list[tuple[int, int]]) -> None:
+        """Tell everybody which of our entries carry wrong stamps."""
+        self._declare(turn, msgspec.structs.replace(self._record, voided=voided))
 
     def save(self, turn: Turn) -> None:
         """Stage what changed in the table; called at the end of a turn."""
@@ -283,6 +295,13 @@ class Membership:
         if not record.left:
             self.contacts.know(origin, turn.now.mono_s)
             self._probe(turn, member)
+
+    def _declare(self, turn: Turn, record: MemberRecord) -> None:
+        """A newer record of our own, within this run."""
+        self._incarnation += 1
+        self._record = record
+        self.table.note_change()
+        turn.say(self.contacts.links(), self._record, seq=self._incarnation)
 
     def _probe(self, turn: Turn, member: Member) -> None:
         """Dial its address once to see that it answers there: only then a later refusal means anything."""

@@ -23,9 +23,10 @@ from ..limits import (
     NAME_CHARS_MAX,
     TAG_CHARS_MAX,
     TAGS_MAX,
+    VOIDED_MAX,
 )
 from ..types import Keys, Payload
-from ..wire.fields import Counter, Head
+from ..wire.fields import Counter, Head, Stamp
 from ..wire.registry import Route, Stream
 
 Text = Annotated[str, msgspec.Meta(max_length=TAG_CHARS_MAX)]
@@ -44,9 +45,11 @@ class MemberRecord(Payload, frozen=True):
     left: bool
     tags: Annotated[list[tuple[Text, Text]], msgspec.Meta(max_length=TAGS_MAX)]
     credential: Annotated[list[Certificate], msgspec.Meta(max_length=CREDENTIAL_CERTIFICATES_MAX)]
+    voided: Annotated[list[tuple[Counter, Stamp]], msgspec.Meta(max_length=VOIDED_MAX)]
+    """(lineage, stamp): its entries of this lineage with later stamps came from a wrong clock."""
 
 
-def own_record(config: Config, keys: Keys, started_ms: int) -> MemberRecord:
+def own_record(config: Config, keys: Keys, started_ms: int, voided: list[tuple[int, int]]) -> MemberRecord:
     """What this node says of itself at its start."""
     return MemberRecord(
         name=config.name,
@@ -58,6 +61,7 @@ def own_record(config: Config, keys: Keys, started_ms: int) -> MemberRecord:
         left=False,
         tags=list(config.tags),
         credential=list(keys.credential),
+        voided=voided,
     )
 
 

@@ -9,7 +9,7 @@ import msgspec
 from ..effects import Entry
 from ..limits import ORIGINS_MAX
 from ..types import NodeId, Payload
-from ..wire.fields import Counter, Head, Id32
+from ..wire.fields import Counter, Head, Id32, Stamp
 from ..wire.registry import Route, Stream
 from .entry import Row, to_row
 from .store import Origin
@@ -41,7 +41,8 @@ class Pull(Payload, frozen=True):
     """Send me what I lack; this is my vector.
 
     `known_run`: the latest run of yours that I heard of before this link, 0: none. `known`: (lineage, seq), the
-    highest that I hold of each of your lineages, also where what stands before it is missing.
+    highest that I hold of each of your lineages, also where what stands before it is missing. `above` is not 0: send
+    whatever you hold with a later stamp, whether I cover it or not; such a session covers nothing (see mending.py).
     """
 
     session: Counter
@@ -49,6 +50,7 @@ class Pull(Payload, frozen=True):
     known_run: Counter
     known: Annotated[list[tuple[Counter, Counter]], msgspec.Meta(max_length=ORIGINS_MAX)]
     floor: Floor | None
+    above: Stamp = 0
 
 
 class Group(Payload, frozen=True):

@@ -118,6 +118,7 @@ class Replica:
         self._staged_bytes = 0
         self._current: Pending | None = None
         self.tally = Tally(store.mark(TALLY_MARK))
+        self._void: dict[Origin, int] = {}
         self.held_back: dict[Origin, HeldBack] = {}
         """Origins of which something lies too far in the future to be merged (quarantine)."""
         self.walks: dict[LinkId, Walk] = {}
@@ -153,10 +154,13 @@ class Replica:
     def put(self, turn: Turn, slot: Slot, value: bytes | None, expires_ms: int) -> Entry:
         """Stage a write of this node (`value` None: a delete)."""
         keyspace, key = slot
+        current = self._newest(slot)
+        if current is not None and not self.is_void(current):
+            self._clock.observe(current.hlc)
         hlc = self._clock.tick(turn.now)
         entry = Entry(keyspace, key, hlc, *self.me, self._next_seq, value, expires_ms)
         self._next_seq += 1
-        self._stage(turn, entry, self._newest(slot))
+        self._stage(turn, entry, current)
         pending = self._commit_of(turn)
         pending.own.append(entry)
         pending.covered[self.me] = self.reached[self.me] = Coverage(entry.seq)
@@ -228,14 +232,16 @@ class Replica:
 
     # What peers ask for and send
 
-    def walk(self, reader: LinkId, floor: dict[Origin, int]) -> Walk:
+    def walk(self, reader: LinkId, floor: dict[Origin, int], above: int = 0) -> Walk:
         """Begin to read all that a peer lacks; a walk for the same reader takes the place of the last."""
-        walk = Walk(self.vector, floor, self.reached, self._overlay)
+        walk = Walk(self.vector, floor, self.reached, self._overlay, above)
         self.walks[reader] = walk
         return walk
 
-    def merge(self, turn: Turn, origin: Origin, rows: Iterable[Row]) -> int:
-        """Stage what is newer than ours; how many that were. Raises RemoteFault QUOTA.
+    def merge(self, turn: Turn, origin: Origin, rows: Iterable[Row], *, covered_too: bool = False) -> int:
+        """Stage what is newer than ours; how many that were; see `held_back`. Raises RemoteFault QUOTA.
+
+        `covered_too`: also what we cover and do not hold, for what superseded it was taken back.
 
         Its origin is known even before its head moves: what it wrote may supersede what others wrote.
         """
@@ -243,15 +249,16 @@ class Replica:
         covered = self.reached[origin]
         merged = 0
         for row in rows:
-            if covered.has(row.seq):
+            if covered.has(row.seq) and not covered_too:
                 continue
             entry = from_row(origin, row)
-            if self._clock.is_ahead(entry.hlc, turn.now):
-                self._hold_back(turn, origin, entry)
-                break  # whatever its author wrote later is further ahead still
-            self._clock.observe(entry.hlc)
+            if not self.is_void(entry):
+                if self._clock.is_ahead(entry.hlc, turn.now):
+                    self._hold_back(turn, origin, entry)
+                    break  # whatever its author wrote later is further ahead still
+                self._clock.observe(entry.hlc)
             current = self._newest((entry.keyspace, entry.key))
-            if current is None or current.version < entry.version:
+            if current is None or self._beats(entry, current):
                 self._stage(turn, entry, current)
                 merged += 1
         return merged
@@ -262,8 +269,49 @@ class Replica:
             return False
         origin = (author, batch.lineage)
         self.merge(turn, origin, batch.rows)
+        held = self.held_back.get(origin)
+        if held is not None and held.seq <= batch.last:
+            return False  # what the held entry supersedes in this batch is not among its rows
         self._cover(turn, origin, batch.first, batch.last)
         return self.reached_head(origin) >= batch.last
+
+    def void(self, node: NodeId, bounds: Iterable[tuple[int, int]]) -> bool:
+        """A node says from which stamp on its lineages count for nothing (see mending.py). Whether that is news."""
+        before = dict(self._void)
+        for lineage, hlc in bounds:
+            origin = (node, lineage)
+            self._void[origin] = min(hlc, self._void.get(origin, hlc))
+            held = self.held_back.get(origin)
+            if held is not None and held.hlc > self._void[origin]:
+                self.held_back[origin] = HeldBack(held.seq, 0)  # it may come now
+        return self._void != before
+
+    def void_only(self, node: NodeId, bounds: Iterable[tuple[int, int]]) -> None:
+        """As `void`, and whatever the node said before does not count: it was never stored."""
+        self._void = {origin: hlc for origin, hlc in self._void.items() if origin[0] != node}
+        self.void(node, bounds)
+
+    @property
+    def void_above(self) -> int:
+        """The earliest stamp above which something is void; 0: nothing is."""
+        return min(self._void.values(), default=0)
+
+    def is_void(self, entry: Entry) -> bool:
+        """Whether its author has taken it back."""
+        bound = self._void.get((entry.node, entry.lineage)) if self._void else None
+        return bound is not None and entry.hlc > bound
+
+    def own_lineages(self) -> list[int]:
+        return sorted({self.lineage, *(lineage for node, lineage in self.reached if node == self.me[0])})
+
+    def own_after(self, hlc: int) -> list[Entry]:
+        """Our own current entries with later stamps, staged ones too, in the order in which they were written."""
+        origins = [(self.me[0], lineage) for lineage in self.own_lineages()]
+        stored = [entry for origin in origins for entry in self._store.by_origin(origin, 0)]
+        current = [entry for entry in stored if (entry.keyspace, entry.key) not in self._overlay]
+        current += [staged.entry for staged in self._overlay.values() if staged.entry.node == self.me[0]]
+        late = (entry for entry in current if entry.hlc > hlc and not self.is_void(entry))
+        return sorted(late, key=lambda entry: (entry.hlc, entry.lineage, entry.seq))
 
     def advance(self, turn: Turn, origin: Origin, head: int) -> None:
         """All up to `head` is staged here, or superseded by what is. Raises RemoteFault QUOTA."""
@@ -376,9 +424,6 @@ class Replica:
             self.held_back[origin] = HeldBack(entry.seq, entry.hlc)
 
     def _cover(self, turn: Turn, origin: Origin, first: int, last: int) -> None:
-        held = self.held_back.get(origin)
-        if held is not None:
-            last = min(last, held.seq - 1)
         if origin == self.me:
             last = min(last, self._next_seq - 1)  # nobody else says what we have written
         if last < first:
@@ -415,6 +460,11 @@ class Replica:
         staged = self._overlay.get(slot)
         if staged is not None and staged.number == number:
             del self._overlay[slot]
+
+    def _beats(self, entry: Entry, other: Entry) -> bool:
+        """Last write wins; what was taken back loses against everything else."""
+        voids = self.is_void(entry), self.is_void(other)
+        return entry.version > other.version if voids[0] == voids[1] else voids[1]
 
     def _newest(self, slot: Slot) -> Entry | None:
         staged = self._overlay.get(slot)

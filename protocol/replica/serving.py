@@ -44,7 +44,9 @@ class Serving:
             self.resumed += 1
             for origin, head in as_vector(pull.floor.heads).items():
                 floor[origin] = max(head, floor.get(origin, 0))
-        self._sessions[link] = Session(pull.session, self._replica.walk(link, floor))
+        if pull.above:
+            floor = {}
+        self._sessions[link] = Session(pull.session, self._replica.walk(link, floor, pull.above))
         self._send_next(turn, link)
 
     def on_more(self, turn: Turn, link: LinkId, more: More) -> None:

@@ -11,6 +11,7 @@ as all later ones. A cluster of one waits for nobody.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,6 +21,12 @@ from ..turn import Turn
 from ..types import Instant
 from .messages import Pull
 from .replica import Replica
+
+if TYPE_CHECKING:
+    from random import Random
+
+
+LINEAGE_RANDOM_BITS = 20
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -34,6 +41,11 @@ class Identity(msgspec.Struct, frozen=True):
     lineage: int
 
 
+def fresh_lineage(run: int, random: Random) -> int:
+    """A lineage that this node never had, also before its folder was set back: numbers that rise could meet again."""
+    return (run << LINEAGE_RANDOM_BITS) + random.getrandbits(LINEAGE_RANDOM_BITS)
+
+
 class Settling:
     """`expected`: how many other members should be there."""
 
@@ -44,9 +56,10 @@ class Settling:
         replica: Replica,
         time: ClusterTime,
         expected: Callable[[], int],
+        random: Random,
     ) -> None:
         self._config, self._identity, self._replica = config, identity, replica
-        self._time, self._expected = time, expected
+        self._time, self._expected, self._random = time, expected, random
         self._is_confirmed = identity.previous_run == 0
         self._is_over = False
         self._until_s = float("inf")
@@ -86,6 +99,5 @@ class Settling:
         return True
 
     def _renew(self, turn: Turn, why: str) -> None:
-        lineage = max(self._replica.lineage + 1, self._identity.run)
         turn.log("lineage.new", why=why)
-        self._replica.begin_lineage(turn, lineage)
+        self._replica.begin_lineage(turn, fresh_lineage(self._identity.run, self._random))

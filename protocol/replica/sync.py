@@ -3,7 +3,8 @@
 `Pull` carries our vector; each `Chunk` is asked for with `More` only after the one before is durable, so nothing
 piles up on either side and a slow disk slows the sender. One session is pulled at a time; others wait, and find
 little left when their turn comes. The vector of the sender's cut comes with the first chunk and counts with the
-last: only then may ours advance (see serving.py and walk.py for the sender).
+last: only then may ours advance (see serving.py and walk.py for the sender), and not at all when anything was held
+back: the sender left out what the held entry has superseded there.
 
 A session starts when a link comes up and when an announced head is not reached in time, never because two moving
 digests differ. One that breaks goes on later where it stopped: with every chunk we store how far the walk through
@@ -39,6 +40,14 @@ class Resume(msgspec.Struct, frozen=True):
     heads: Heads
 
 
+class Ask(msgspec.Struct, frozen=True):
+    """A session to be begun. `above`: the kind that asks for late stamps (see `Pull`)."""
+
+    link: LinkId
+    known_run: int = 0
+    above: int = 0
+
+
 class Pulling(msgspec.Struct):
     """The session that feeds us."""
 
@@ -47,11 +56,14 @@ class Pulling(msgspec.Struct):
     session: int
     progress_s: float
     told_s: float
+    above: int = 0
     index: int = 0
     rows: int = 0
     cut: dict[Origin, int] = {}
     started_at: dict[Origin, int] = {}
     floor: dict[Origin, int] = {}
+    held_back: bool = False
+    """Something of this session was held back: what it superseded is neither here nor there."""
 
     @property
     def percent(self) -> int:
@@ -88,7 +100,7 @@ class Sync:
         self._settling = settling
         self._links: dict[LinkId, NodeId] = {}
         self._pulling: Pulling | None = None
-        self._queue: deque[tuple[LinkId, int]] = deque()
+        self._queue: deque[Ask] = deque()
         self._wanted: dict[Origin, Wanted] = {}
         self._sessions = 0
         self._resume = self._stored_resume()
@@ -106,11 +118,18 @@ class Sync:
     def link_up(self, turn: Turn, link: LinkId, node: NodeId, known_run: int) -> None:
         """`known_run`: the latest run of the peer that we heard of before, 0: none."""
         self._links[link] = node
-        self._enqueue(turn, link, known_run)
+        self._enqueue(turn, Ask(link, known_run))
+        if self._replica.void_above:
+            self._enqueue(turn, Ask(link, above=self._replica.void_above))
+
+    def audit(self, turn: Turn) -> None:
+        """Something was taken back: what it had superseded here may stand at others still."""
+        for link in self._links:
+            self._enqueue(turn, Ask(link, above=self._replica.void_above))
 
     def link_down(self, turn: Turn, link: LinkId) -> None:
         self._links.pop(link, None)
-        self._queue = deque(waiting for waiting in self._queue if waiting[0] != link)
+        self._queue = deque(ask for ask in self._queue if ask.link != link)
         if self._pulling is not None and self._pulling.link == link:
             self._pulling = None
         self._start_next(turn)
@@ -122,17 +141,17 @@ class Sync:
         if pulling is not None and now_s >= pulling.progress_s + self._config.sync_idle_s:
             turn.log("sync.gave_up", peer=pulling.node.hex()[:8], rows=str(pulling.rows))
             self._pulling = None
-            self._enqueue(turn, pulling.link)
+            self._enqueue(turn, Ask(pulling.link, above=pulling.above))
         for origin, wanted in list(self._wanted.items()):
             if self._replica.vector.get(origin, 0) >= wanted.head or wanted.link not in self._links:
                 del self._wanted[origin]
             elif now_s >= wanted.since_s + self._config.catch_up_s:
                 self._wanted[origin] = Wanted(wanted.head, wanted.link, now_s + self._config.sync_idle_s)
                 if self._replica.reached_head(origin) < wanted.head:
-                    self._enqueue(turn, wanted.link)
+                    self._enqueue(turn, Ask(wanted.link))
         if self._replica.release(turn.now):
             for link in self._links:
-                self._enqueue(turn, link)
+                self._enqueue(turn, Ask(link))
         self._start_next(turn)
 
     def failed(self) -> None:
@@ -195,7 +214,9 @@ class Sync:
         pulling.progress_s = turn.now.mono_s
         pulling.index += 1
         for group in chunk.groups:
-            pulling.rows += self._replica.merge(turn, (NodeId(group.node), group.lineage), group.rows)
+            origin = (NodeId(group.node), group.lineage)
+            pulling.rows += self._replica.merge(turn, origin, group.rows, covered_too=pulling.above > 0)
+            pulling.held_back = pulling.held_back or origin in self._replica.held_back
         if chunk.last:
             self._complete(turn, pulling)
         else:
@@ -204,20 +225,27 @@ class Sync:
             self._tell_progress(turn, pulling)
 
     def _complete(self, turn: Turn, pulling: Pulling) -> None:
-        self.announced(turn, pulling.link, as_heads(pulling.cut))
-        for origin, head in pulling.cut.items():
-            self._replica.advance(turn, origin, head)
-        if self._resume is not None:
-            self._resume = None
-            turn.stage(MarkRow(RESUME_MARK, b""))
-        self.last_sync_ms[pulling.node] = turn.now.wall_ms
+        if not pulling.above:
+            self._cover(turn, pulling)
         turn.do_after_commit(Synced(pulling.node, pulling.rows))
         self._pulling = None
         self._start_next(turn)
 
+    def _cover(self, turn: Turn, pulling: Pulling) -> None:
+        self.announced(turn, pulling.link, as_heads(pulling.cut))
+        if pulling.held_back:
+            turn.log("sync.held_back", peer=pulling.node.hex()[:8])
+        else:
+            for origin, head in pulling.cut.items():
+                self._replica.advance(turn, origin, head)
+        if self._resume is not None:
+            self._resume = None
+            turn.stage(MarkRow(RESUME_MARK, b""))
+        self.last_sync_ms[pulling.node] = turn.now.wall_ms
+
     def _remember(self, turn: Turn, pulling: Pulling, chunk: Chunk) -> None:
         """Store, with the rows, how far this walk has come."""
-        if chunk.position is None:
+        if chunk.position is None or pulling.above:
             return
         node, lineage, seq = chunk.position
         position = (NodeId(node), lineage)
@@ -239,22 +267,23 @@ class Sync:
         stored = self._store.mark(RESUME_MARK)
         return msgspec.msgpack.decode(stored, type=Resume) if stored else None
 
-    def _enqueue(self, turn: Turn, link: LinkId, known_run: int = 0) -> None:
-        if link in self._links and all(waiting != link for waiting, _ in self._queue):
-            self._queue.append((link, known_run))
+    def _enqueue(self, turn: Turn, ask: Ask) -> None:
+        waiting = {(other.link, other.above > 0) for other in self._queue}
+        if ask.link in self._links and (ask.link, ask.above > 0) not in waiting:
+            self._queue.append(ask)
         self._start_next(turn)
 
     def _start_next(self, turn: Turn) -> None:
         if self._pulling is not None or not self._queue:
             return
-        link, known_run = self._queue.popleft()
-        node, now_s = self._links[link], turn.now.mono_s
+        ask = self._queue.popleft()
+        node, now_s = self._links[ask.link], turn.now.mono_s
         self._sessions += 1
-        pulling = self._pulling = Pulling(link, node, self._sessions, now_s, now_s)
+        pulling = self._pulling = Pulling(ask.link, node, self._sessions, now_s, now_s, ask.above)
         pulling.started_at = dict(self._replica.vector)
         floor = None
-        if self._resume is not None and self._resume.node == node:
+        if self._resume is not None and self._resume.node == node and not ask.above:
             pulling.floor = as_vector(self._resume.heads)
             floor = Floor(self._resume.lineage, self._resume.heads)
-        known = self._replica.tops_of(node)
-        turn.say((link,), Pull(self._sessions, as_heads(self._replica.vector), known_run, known, floor))
+        vector, known = as_heads(self._replica.vector), self._replica.tops_of(node)
+        turn.say((ask.link,), Pull(self._sessions, vector, ask.known_run, known, floor, ask.above))

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..effects import Entry
-from ..limits import SYNC_CHUNK_BYTES_MAX, WALK_REPLACED_MAX
+from ..limits import SYNC_CHUNK_BYTES_MAX, SYNC_LOOKS_MAX, WALK_REPLACED_MAX
 from ..wire.fields import Head
 from .entry import row_bytes
 from .store import Origin, Slot, Store
@@ -24,6 +24,7 @@ class Walk:
     """`cut` is the durable vector at its start, `floor` what the reader already covers.
 
     `known`: every origin of which an entry may be stored. `staged`: slots with a newer entry on its way.
+    `above`: only entries with later stamps are sent.
     """
 
     def __init__(
@@ -32,9 +33,10 @@ class Walk:
         floor: dict[Origin, int],
         known: Iterable[Origin],
         staged: Iterable[Slot],
+        above: int = 0,
     ) -> None:
         self.cut = dict(cut)
-        self._floor = floor
+        self._floor, self._above = floor, above
         self._origins = sorted(known)
         self._at = 0
         self._after_seq = 0
@@ -73,7 +75,7 @@ class Walk:
         while self._at < len(self._origins):
             origin = self._origins[self._at]
             for entry in store.by_origin(origin, max(self._floor.get(origin, 0), self._after_seq)):
-                if not piece.take(entry):
+                if not piece.look_at(entry, self._above):
                     return False
                 self._after_seq = entry.seq
             self._at += 1
@@ -94,7 +96,14 @@ class Piece:
 
     def __init__(self, rows_max: int) -> None:
         self.entries: list[Entry] = []
-        self._rows_max, self._bytes = rows_max, 0
+        self._rows_max, self._bytes, self._looks = rows_max, 0, 0
+
+    def look_at(self, entry: Entry, above: int) -> bool:
+        """Take an entry if its stamp is late enough; False when this piece is over."""
+        self._looks += 1
+        if entry.hlc > above:
+            return self.take(entry)
+        return self._looks < SYNC_LOOKS_MAX
 
     def take(self, entry: Entry) -> bool:
         size = row_bytes(entry)

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from peernode.client import Client, PeernodeError
-from peernode.client.sync import Notice
+from peernode.client import Client, Notice, PeernodeError
 
 from ..waiting import wait_until
 from .daemons import Daemon, Daemons, daemons_in

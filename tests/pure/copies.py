@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
 
-from protocol.clock import HybridClock
+from protocol.clock import ClusterTime, HybridClock
 from protocol.effects import Entry, StoreRow
 from protocol.replica.entry import item_hash, origin_of, to_row
 from protocol.replica.replica import Replica
@@ -20,6 +20,7 @@ from ..sim.swarm.fakes import Disk
 
 ME: Origin = (NodeId(b"m" * 32), 1)
 KEYSPACE = 1
+NOW = Instant(0.0, 1)
 
 
 class Copy:
@@ -27,14 +28,14 @@ class Copy:
 
     def __init__(self, me: Origin = ME, disk: Disk | None = None) -> None:
         self.disk = disk or Disk()
-        self.replica = Replica(me, self.disk, HybridClock())
+        self.replica = Replica(me, self.disk, HybridClock(ClusterTime(NOW)))
         self.staged: deque[tuple[StoreRow, ...]] = deque()
         self._number = 0
 
     @contextmanager
     def turn(self) -> Iterator[Turn]:
         """One call of the core; its rows become one commit."""
-        turn = Turn(Instant(0.0, 1), CommitNumber(self._number + 1))
+        turn = Turn(NOW, CommitNumber(self._number + 1))
         yield turn
         self.replica.seal(turn)
         if turn.rows:

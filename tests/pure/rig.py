@@ -22,11 +22,13 @@ from protocol.inputs import (
     Start,
     Tick,
 )
-from protocol.membership.record import MemberRecord, own_record
+from protocol.membership.record import Heartbeat, MemberRecord, own_record
 from protocol.membership.table import Member
-from protocol.node import Identity, Node, build_registry
+from protocol.node import Node, build_registry
+from protocol.replica.settling import Identity
 from protocol.types import Instant, LinkId, Payload
 from protocol.wire.envelope import DOMAIN, Envelope, Sealer, read_header
+from protocol.wire.fields import Head
 from protocol.wire.frames import HEADER
 from protocol.wire.hello import Established
 
@@ -62,7 +64,7 @@ class Peer:
         return Established(self.node_id, 1, (1, 1), self.run, 0, False)
 
     def record(self, **changes: object) -> MemberRecord:
-        record = own_record(Config(self.name, self.address), self.keys, EPOCH_MS)
+        record = own_record(Config(self.name, self.address), self.keys, EPOCH_MS, [])
         return msgspec.structs.replace(record, **changes)
 
     def says(self, payload: Payload, seq: int | None = None, version: int = 1) -> bytes:
@@ -162,6 +164,11 @@ class Rig:
         """A member's state, and the first words of the reason."""
         member = self.member(peer)
         return member.state.value, member.why
+
+
+def heartbeat(*heads: Head, streams: list[Head] | None = None) -> Heartbeat:
+    """What a peer says every quarter second: of an unknown table and without an echo."""
+    return Heartbeat(0, 1, 1, 0, b"", list(heads), streams or [], [])
 
 
 def of(effects: list[Effect], kind: type[E]) -> list[E]:

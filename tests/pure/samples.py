@@ -6,13 +6,14 @@ from hypothesis import strategies as st
 
 from protocol.effects import Entry
 from protocol.errors import Fault, RemoteFault
+from protocol.gossip import Held, Want
 from protocol.identity.certificates import found, issue
 from protocol.identity.keys import Ed25519Keys, NodeKey
 from protocol.invalidation import Invalidation
 from protocol.membership.record import Goodbye, Heartbeat, MemberRecord
 from protocol.node import build_registry
 from protocol.replica.entry import Row
-from protocol.replica.messages import Batch, Chunk, Group, More, Pull
+from protocol.replica.messages import Batch, Chunk, Floor, Group, Holding, More, Pull
 from protocol.types import NodeId, Payload
 from protocol.wire.hello import Confirm, Hello
 
@@ -52,13 +53,17 @@ SAMPLES: dict[type[Payload], Payload] = {
             False,
             [("zone", "x")],
             [b"leaf", b"root"],
+            [(1_700_000_000_000, 1_700_000_000_001 << 16)],
         ),
-        Heartbeat(1, 2, 1_700_000_000_000, 3, bytes(16), [HEAD], [(b"8 bytes.", 4, 5)]),
+        Heartbeat(1, 2, 1_700_000_000_000, 3, bytes(16), [HEAD], [HEAD], [(b"8 bytes.", 4, 5)]),
         Goodbye(1_700_000_000_000, 1),
-        Batch(1_700_000_000_000, 6, 8, [ROW, Row(8, 5, b"gone", 1_700_000_000_001 << 16, None)]),
-        Pull(1, [HEAD]),
-        Chunk(1, 0, [Group(key(2).node_id, 1_700_000_000_002, [ROW])], [HEAD]),
+        Batch(1_700_000_000_000, 6, 8, [ROW, Row(8, 5, b"gone", 1_700_000_000_001 << 16, None)], True),
+        Pull(1, [HEAD], 2, [(3, 4)], Floor(5, [HEAD]), 6 << 16),
+        Chunk(1, 0, 2, [Group(key(2).node_id, 1_700_000_000_002, [ROW])], [HEAD], HEAD, True),
         More(1, 1),
+        Holding([HEAD]),
+        Held([HEAD]),
+        Want(*HEAD[:2], [7, 9]),
         Invalidation(b"user/*", True),
     )
 }
@@ -88,6 +93,7 @@ payloads: st.SearchStrategy[Payload] = st.one_of(
         left=st.booleans(),
         tags=st.lists(st.tuples(texts, texts), max_size=3),
         credential=st.lists(st.binary(max_size=8), max_size=3),
+        voided=st.lists(st.tuples(counters, stamps), max_size=3),
     ),
     st.builds(
         Heartbeat,
@@ -97,13 +103,34 @@ payloads: st.SearchStrategy[Payload] = st.one_of(
         counters,
         st.binary(max_size=16),
         heads,
+        heads,
         st.lists(st.tuples(st.binary(max_size=8), counters, counters), max_size=3),
     ),
     st.builds(Goodbye, counters, counters),
-    st.builds(Batch, counters, counters, counters, rows),
-    st.builds(Pull, counters, heads),
-    st.builds(Chunk, counters, counters, st.lists(groups, max_size=2), st.one_of(st.none(), heads)),
+    st.builds(Batch, counters, counters, counters, rows, st.booleans()),
+    st.builds(
+        Pull,
+        counters,
+        heads,
+        counters,
+        st.lists(st.tuples(counters, counters), max_size=3),
+        st.none() | st.builds(Floor, counters, heads),
+        stamps,
+    ),
+    st.builds(
+        Chunk,
+        counters,
+        counters,
+        counters,
+        st.lists(groups, max_size=2),
+        st.none() | heads,
+        st.none() | st.tuples(id32s, counters, counters),
+        st.booleans(),
+    ),
     st.builds(More, counters, counters),
+    st.builds(Holding, heads),
+    st.builds(Held, heads),
+    st.builds(Want, id32s, counters, st.lists(counters, max_size=3)),
     st.builds(Invalidation, st.binary(min_size=1, max_size=8), st.booleans()),
 )
 

@@ -11,7 +11,7 @@ from typing import get_args
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from protocol.effects import DialOutcome, Effect, Entry, Reply
 from protocol.errors import Fault
@@ -31,6 +31,7 @@ from protocol.inputs import (
     PersistFailed,
     Probed,
     Put,
+    PutMany,
     Received,
     Redeem,
     RevokeTicket,
@@ -39,8 +40,9 @@ from protocol.inputs import (
     Written,
 )
 from protocol.membership.record import Heartbeat
-from protocol.replica.messages import Batch
-from protocol.replica.sync import Chunk, Pull
+from protocol.replica.coverage import NOTHING
+from protocol.replica.messages import Batch, Chunk, Holding, Pull
+from protocol.replica.replica import RESERVED_MARK, Block
 from protocol.types import LinkId, Payload
 
 from ..sim.swarm.fakes import Authority
@@ -61,6 +63,9 @@ which = st.integers(0, len(new_peers()) - 1)
 links = st.integers(1, 6).map(LinkId)
 node_ids = st.sampled_from([peer.node_id for peer in new_peers()])
 ref, keyspace, ticket_id, nonce = st.none(), st.just("default"), st.just(b"8 bytes."), st.just(bytes(16))
+IN_MEMORY = "may be answered before it is durable"
+acks, waits_ms = st.integers(0, 2), st.sampled_from([0, 300])
+requests = st.none() | st.sampled_from([b"short", b"sixteen bytes a.", b"sixteen bytes b."])
 b32s, b64s = st.binary(min_size=32, max_size=32), st.binary(min_size=64, max_size=64)
 ttls_ms = st.integers(-1, 500)
 EVENTS: dict[type[Event], st.SearchStrategy[Event]] = {
@@ -79,8 +84,21 @@ EVENTS: dict[type[Event], st.SearchStrategy[Event]] = {
         ref | ttls_ms,
         ref | st.just("x"),
         st.booleans(),
+        acks,
+        waits_ms,
+        requests,
+    )
+    | st.builds(Put, st.just(IN_MEMORY), keyspace, some_keys, st.binary(max_size=2), in_memory=st.just(True)),
+    PutMany: st.builds(
+        PutMany,
+        ref,
+        keyspace,
+        st.lists(st.tuples(some_keys, st.binary(max_size=2), ref | ttls_ms), min_size=1, max_size=3).map(tuple),
+        acks,
+        waits_ms,
+        requests,
     ),
-    Delete: st.builds(Delete, ref, keyspace, some_keys),
+    Delete: st.builds(Delete, ref, keyspace, some_keys, ref, acks, waits_ms, requests),
     Barrier: st.builds(Barrier, ref),
     Invalidate: st.builds(Invalidate, st.just(b"k*"), st.booleans()),
     Join: st.builds(Join, seeds),
@@ -102,30 +120,44 @@ class AnyEvent(RuleBasedStateMachine):
         self.up = 0
 
     def _check(self, effects: list[Effect]) -> None:
-        durable, rows = self.rig.disk.heads(), self.rig.disk.entries.values()
         assert all(isinstance(effect, get_args(Effect)) for effect in effects)
         for reply in of(effects, Reply):
             if isinstance(reply.outcome, Written):
-                entry: Entry = reply.outcome.entry
-                held = self.rig.disk.get(entry.keyspace, entry.key)
-                assert held is not None and held.version >= entry.version
-        me = (self.rig.keys.node_id, 1)
+                for entry in reply.outcome.entries:
+                    assert self._is_durable(entry) or (reply.ref == IN_MEMORY and self._is_reserved(entry))
+        durable = self.rig.disk.coverage()
         for _, payload in said(effects):
             match payload:
-                case Heartbeat(heads=heads) | Pull(vector=heads) | Chunk(vector=list(heads)):
-                    assert all(head <= durable[node, lineage] for node, lineage, head in heads)
+                case Heartbeat(heads=heads) | Pull(vector=heads) | Chunk(cut=list(heads)) | Holding(heads=heads):
+                    assert all(head <= durable[node, lineage].head for node, lineage, head in heads)
                 case Batch(lineage=lineage, last=last):
-                    assert (lineage, last) <= (
-                        me[1],
-                        max([e.seq for e in rows if e.node == me[0]], default=0),
-                    )
+                    assert last <= durable[self.rig.keys.node_id, lineage].head
+
+    def _is_durable(self, entry: Entry) -> bool:
+        """Stored, or superseded by what is; where something was taken back, that may be an older version."""
+        is_covered = self.rig.disk.coverage().get((entry.node, entry.lineage), NOTHING).has(entry.seq)
+        held = self.rig.disk.get(entry.keyspace, entry.key)
+        is_held = held is not None and held.version >= entry.version
+        return is_covered and (is_held or self.rig.node.replica.void_above > 0)
+
+    def _is_reserved(self, entry: Entry) -> bool:
+        block = Block.decode(self.rig.disk.mark(RESERVED_MARK))
+        return block.lineage == entry.lineage and block.seq >= entry.seq and block.hlc >= entry.hlc
 
     def _handle(self, event: Event) -> None:
         self._check(self.rig.handle(event))
 
+    @initialize(seeds=seeds)
+    def it_starts(self, seeds: tuple[str, ...]) -> None:
+        self._handle(Start(seeds))
+
     @rule(event=st.one_of(EVENTS.values()))
     def something_happens(self, event: Event) -> None:
         self._handle(event)
+
+    @rule(write=st.one_of(EVENTS[Put], EVENTS[PutMany], EVENTS[Delete]))
+    def a_client_writes(self, write: Event) -> None:
+        self._handle(write)
 
     @rule(seconds=st.sampled_from([0.1, 0.3, 1.0, 20.0]))
     def time_passes(self, seconds: float) -> None:
@@ -147,6 +179,10 @@ class AnyEvent(RuleBasedStateMachine):
     def messages_come(self, peer: int, link: LinkId, messages: list[Payload], version: int) -> None:
         says = self.peers[peer].says
         self._handle(Received(link, tuple(says(message, version=1 + version // 9) for message in messages)))
+
+    @rule(link=links, run=st.integers(1, 3))
+    def its_own_record_comes_back(self, link: LinkId, run: int) -> None:
+        self._handle(Received(link, (Peer("me", run).announces(),)))
 
     @precondition(lambda self: self.rig.staged)
     @rule(stages=st.integers(1, 3))

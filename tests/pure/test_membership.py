@@ -18,10 +18,10 @@ from protocol.inputs import Leave, Probed, Tick
 from protocol.membership.record import Goodbye, Heartbeat, MemberRecord
 from protocol.wire.frames import HEADER
 
-from .rig import Peer, Rig, of, payloads, said
+from .rig import Peer, Rig, heartbeat, of, payloads, said
 
 B, C = Peer("b"), Peer("c")
-BEAT = Heartbeat(0, 1, 1, 0, b"", [], [])
+BEAT = heartbeat()
 
 
 def with_b(*, reached: bool = True) -> Rig:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from protocol.clock import ClusterTime, HybridClock
 from protocol.config import Config
 from protocol.effects import Entry
@@ -62,7 +64,7 @@ class Store:
 
 
 def new_sync(config: Config, replica: Replica, disk: Disk) -> Sync:
-    settling = Settling(config, Identity(1, 0, 1), replica, ClusterTime(Instant(0.0, 0)), lambda: 0)
+    settling = Settling(config, Identity(1, 0, 1), replica, ClusterTime(Instant(0.0, 0)), lambda: 0, Random(1))
     return Sync(config, replica, disk, settling)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from protocol.effects import Disconnect, Effect, Synced
 from protocol.errors import Fault
 from protocol.inputs import Put, Tick
-from protocol.membership.record import Heartbeat
 from protocol.replica.entry import Row
 from protocol.replica.messages import Batch, Chunk, Group, More, Pull
+from protocol.wire.fields import Head
 
-from .rig import Peer, Rig, of, payloads, said
+from .rig import Peer, Rig, heartbeat, of, payloads, said
 
 B, C = Peer("b"), Peer("c")
 LINEAGE = 7
@@ -26,8 +26,8 @@ def linked(*peers: Peer) -> Rig:
     return rig
 
 
-def beat(peer: Peer, *heads: tuple[bytes, int, int]) -> bytes:
-    return peer.says(Heartbeat(0, 1, 1, 0, b"", list(heads), []))
+def beat(peer: Peer, *heads: Head) -> bytes:
+    return peer.says(heartbeat(*heads))
 
 
 def pulls(effects: list[Effect]) -> list[object]:

@@ -31,6 +31,7 @@ class Checks:
     def __init__(self, hosts: dict[str, Host]) -> None:
         self._hosts = hosts
         self._dots: dict[Dot, Entry] = {}
+        self._told: dict[Dot, Entry] = {}
         self._acked: dict[Dot, Entry] = {}
         self._last_hlc: dict[tuple[bytes, int], tuple[int, int]] = {}
         self._vectors: dict[str, dict[Origin, int]] = {}
@@ -40,7 +41,10 @@ class Checks:
         for entry in entries:
             dot = (entry.node, entry.lineage, entry.seq)
             known = self._dots.setdefault(dot, entry)
-            require(known == entry, f"S1: the dot {dot[1:]} of {host.name} names two entries")
+            require(
+                known == entry and self._told.get(dot, entry) == entry,
+                f"S1: the dot {dot[1:]} of {host.name} names two entries",
+            )
             if entry.node == host.keys.node_id:
                 origin = (entry.node, entry.lineage)
                 seq, hlc = self._last_hlc.get(origin, (0, 0))
@@ -51,12 +55,16 @@ class Checks:
                 if entry.seq > seq:
                     self._last_hlc[origin] = (entry.seq, entry.hlc)
 
+    def told(self, entry: Entry) -> None:
+        """A client knows the version of an entry that need not be durable yet: its dot names nothing else (S1)."""
+        self._told[entry.node, entry.lineage, entry.seq] = entry
+
     def acknowledged(self, host: Host, entry: Entry) -> None:
         """A client was told that its write is safe: it is on the acknowledging disk, or superseded there (D1)."""
         self._acked[entry.node, entry.lineage, entry.seq] = entry
         held = host.disk.get(entry.keyspace, entry.key)
         require(
-            held is not None and held.version >= entry.version,
+            held is not None and (held.version >= entry.version or self._is_void(entry)),
             f"D1: {host.name} acknowledged seq {entry.seq} before it was durable",
         )
 
@@ -67,6 +75,7 @@ class Checks:
             held = [disk.get(entry.keyspace, entry.key) for disk in disks]
             if not any(e is not None and e.version >= entry.version for e in held):
                 del self._acked[dot]
+        self._told = {dot: e for dot, e in self._told.items() if e.node != host.keys.node_id}
         coverages = [disk.coverage() for disk in disks]
         for dot, entry in list(self._dots.items()):
             origin = (entry.node, entry.lineage)
@@ -90,11 +99,17 @@ class Checks:
         self._vectors[f"{host.name}/{host.life}"] = dict(vector)
 
     def in_full(self) -> None:
-        """Every covered entry is held or superseded, on every disk (S2)."""
+        """Every covered entry is held or superseded, on every disk (S2).
+
+        Not where something was taken back: it may have superseded what is newer than what took its place.
+        """
+        if self._is_anything_void():
+            return
         for host in self._hosts.values():
             coverage = host.disk.coverage()
             for (node, lineage, seq), entry in self._dots.items():
-                if coverage.get((entry.node, lineage), NOTHING).has(seq):
+                is_covered = coverage.get((entry.node, lineage), NOTHING).has(seq)
+                if is_covered and not self._is_void(entry):
                     held = host.disk.get(entry.keyspace, entry.key)
                     require(
                         held is not None and held.version >= entry.version,
@@ -113,11 +128,19 @@ class Checks:
             for entry in self._acked.values():
                 held = host.disk.get(entry.keyspace, entry.key)
                 require(
-                    held is not None and held.version >= entry.version,
+                    held is not None and (held.version >= entry.version or self._is_anything_void()),
                     f"I2: {host.name} lost the acknowledged seq {entry.seq}",
                 )
             self._check_tally(host)
             self._check_members(host)
+
+    def _is_anything_void(self) -> bool:
+        return any(host.node is not None and host.node.replica.void_above for host in self._hosts.values())
+
+    def _is_void(self, entry: Entry) -> bool:
+        """Whether its author has taken it back, and written it again."""
+        author = next(host for host in self._hosts.values() if host.keys.node_id == entry.node)
+        return author.node is None or author.node.replica.is_void(entry)
 
     def _check_tally(self, host: Host) -> None:
         assert host.node is not None

@@ -77,6 +77,8 @@ class Plan:
     jump_every_s: float = 6.0
     jump_ms: int = 3000
     restore_every_s: float = 12.0
+    wrong_clock_ms: int = 0
+    """One machine's clock is off by up to so much, either way."""
     value_bytes: int = 12
     skew_ms: int = 50
     sync_rows_max: int = 4
@@ -138,6 +140,9 @@ class Swarm:
         self.hosts = {
             name: Host(name, FakeKeys(authority, name), skew) for name, skew in zip(names, skews, strict=True)
         }
+        if self.plan.wrong_clock_ms:
+            wrong = self.rng.choice(list(self.hosts.values()))
+            wrong.skew_ms = self.rng.choice((-1, 1)) * self.rng.randint(20_000, self.plan.wrong_clock_ms)
         self.by_id = {host.keys.node_id: host for host in self.hosts.values()}
         self.blocked: set[frozenset[str]] = {frozenset(self.plan.apart)}
         self.checks = Checks(self.hosts)
@@ -474,21 +479,25 @@ class Swarm:
             return
         self.stats["asked"] += 1
         key = f"k{self.rng.randrange(self.plan.keys)}".encode()
+        in_memory = self.rng.random() < 0.2
 
         def answered(outcome: object) -> None:
             self.note("answer", host.name, type(outcome).__name__)
             if isinstance(outcome, Written):
                 self.stats["acked"] += 1
-                self.checks.acknowledged(host, outcome.entry)
+                if in_memory:
+                    self.checks.told(outcome.entry)
+                else:
+                    self.checks.acknowledged(host, outcome.entry)
             elif not isinstance(outcome, Nothing):
                 self.stats["refused"] += 1
 
-        if self.rng.random() < 0.15:
+        if self.rng.random() < 0.15 and not in_memory:
             self.handle(host, Delete(answered, "default", key))
         else:
             value = self.rng.randbytes(self.plan.value_bytes)
             ttl = self.rng.choice([None, None, None, self.rng.randint(1, 20_000)])
-            self.handle(host, Put(answered, "default", key, value, ttl))
+            self.handle(host, Put(answered, "default", key, value, ttl, in_memory=in_memory))
 
 
 def _ends(pipe: Pipe) -> Any:
@@ -496,5 +505,10 @@ def _ends(pipe: Pipe) -> Any:
 
 
 def plan_of(seed: int) -> Plan:
-    """Each seed has its own size: two to five nodes are our users' sizes."""
-    return Plan(nodes=2 + seed % 4)
+    """Each seed has its own size, mostly two to five nodes: our users' sizes."""
+    return Plan(nodes=(2, 3, 4, 5, 3, 4, 6, 7)[seed % 8])
+
+
+def wrong_clock_plan(seed: int) -> Plan:
+    """The same sizes, one clock that is far off."""
+    return Plan(nodes=2 + seed % 4, quiet_s=40, restore_every_s=1e9, jump_ms=1000, wrong_clock_ms=900_000)

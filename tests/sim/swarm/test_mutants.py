@@ -22,7 +22,7 @@ from protocol.turn import Turn
 from protocol.types import NodeId
 
 from .checks import Violation
-from .swarm import Plan, Swarm, plan_of
+from .swarm import Plan, Swarm, plan_of, wrong_clock_plan
 
 SEEDS = range(40)
 
@@ -152,6 +152,38 @@ class PullsNothing(Node):
         self.sync._start_next = lambda turn: None  # type: ignore[method-assign]
 
 
+class KeepsItsStamps(Node):
+    """Never takes back what it stamped with a wrong clock."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.mending.tick = lambda turn: None  # type: ignore[method-assign]
+
+
+class TrustsItsClock(Node):
+    """Stamps by its own clock, whatever the others say."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.time._correct = lambda: None  # type: ignore[method-assign]
+
+
+class ReusesTheReserved(Node):
+    """Gives out again, after a restart, what it had answered early and lost."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.replica._next_seq = self.replica.vector.get(self.replica.me, 0) + 1
+
+
+class TrustsItsFolder(Node):
+    """Goes on with its numbers without asking anybody."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.settling._renew = lambda turn, why: None  # type: ignore[method-assign]
+
+
 class RefusesAll(Node):
     """Never acknowledges a write: safe, and worthless."""
 
@@ -184,6 +216,7 @@ BROKEN = lambda seed: Plan(  # noqa: E731
     sync_rows_max=1,
     full_check_steps=20,
 )
+RESTORED = lambda seed: Plan(nodes=2 + seed % 4, restore_every_s=2)  # noqa: E731
 SKEWED = lambda seed: Plan(nodes=2 + seed % 4, skew_ms=5000)  # noqa: E731
 MUTANTS: list[Mutant] = [
     (SaysAtOnce, "D1", plan_of),
@@ -199,6 +232,10 @@ MUTANTS: list[Mutant] = [
     (CountsTheExpired, "T1", plan_of),
     (PullsNothing, "S5", plan_of),
     (RefusesAll, "F1", plan_of),
+    (KeepsItsStamps, "S5", wrong_clock_plan),
+    (TrustsItsClock, "H2", wrong_clock_plan),
+    (TrustsItsFolder, "S1", RESTORED),
+    (ReusesTheReserved, "S1", RESTORED),
 ]
 
 

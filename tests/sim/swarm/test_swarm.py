@@ -9,20 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from .swarm import Swarm
+from .swarm import Swarm, wrong_clock_plan
 
-SEEDS = (*range(60), 125, 216, 405)
-"""125: entries staged under one lineage were once told under the next. 216: a restored folder gave out a number that a
-peer held beyond a gap. 405: a crash between the enrolment and the first link left a member that knew nobody."""
+REGRESSIONS = (125, 216, 405)
+"""Seeds that found something: entries staged under one lineage were told under the next; a restored folder gave out a
+number that a peer held beyond a gap; a crash between the enrolment and the first link left a member that knew nobody.
+(What a seed plays changes with the simulator; they stay as a sample.)"""
 
 ROOT = Path(__file__).parents[3]
 PRINT_TRACE = "from tests.sim.swarm.swarm import Swarm; print(Swarm(7).run())"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "swarm_seed" in metafunc.fixturenames:
-        given = metafunc.config.getoption("--swarm-seed")
-        metafunc.parametrize("swarm_seed", SEEDS if given is None else [given])
+    given, count = metafunc.config.getoption("--swarm-seed"), metafunc.config.getoption("--swarm-seeds")
+    many = sorted({*range(count), *REGRESSIONS})
+    for fixture, seeds in (("swarm_seed", many), ("wrong_clock_seed", range(count // 3))):
+        if fixture in metafunc.fixturenames:
+            metafunc.parametrize(fixture, seeds if given is None else [given])
 
 
 def test_invariants_hold_under_faults(swarm_seed: int) -> None:
@@ -30,6 +33,11 @@ def test_invariants_hold_under_faults(swarm_seed: int) -> None:
     swarm = Swarm(swarm_seed)
     swarm.run()
     assert swarm.stats["acked"] > 0
+
+
+def test_one_wrong_clock_harms_nobody(wrong_clock_seed: int) -> None:
+    """Up to fifteen minutes off, ahead or behind, founder or not: all converge, and agree on the time."""
+    Swarm(wrong_clock_seed, wrong_clock_plan(wrong_clock_seed)).run()
 
 
 def test_the_same_seed_gives_the_same_trace() -> None:

@@ -1,0 +1,184 @@
+"""One connection to a daemon: MessagePack-RPC on a Unix socket, requests pipelined when there are many.
+
+What is sent and what is read never wait for each other, so neither end can be stuck on the other's full buffer. An
+answer that nobody waits for any more is dropped. After a time-out the connection is closed: whether the request was
+carried out is not known, and a caller that goes on should know that it has to begin anew.
+"""
+
+from __future__ import annotations
+
+import select
+import socket as sockets
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import msgpack
+
+from .errors import NoDaemon, PeernodeError, TimedOut, from_answer
+
+ANSWER_BYTES_MAX = 16 << 20
+RECEIVE_BYTES = 64 * 1024
+REQUESTS_MAX = 512
+"""Under way at a time: as many as a daemon commits in one go."""
+UNSENT_BYTES_MAX = 1 << 20
+"""Requests that the daemon has not taken yet; then the next one waits."""
+REQUEST, RESPONSE, NOTIFICATION = 0, 1, 2
+
+
+class Notice(NamedTuple):
+    """Something that the daemon told unasked."""
+
+    method: str
+    params: dict[str, Any]
+
+
+class Wire:
+    """One connection. Not for use by several threads at once. Every call may raise PeernodeError."""
+
+    def __init__(self, path: Path, *, timeout_s: float = 5.0) -> None:
+        self.path, self.timeout_s = path, timeout_s
+        self._next_id = 0
+        self.connect()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def connect(self) -> None:
+        """Begin anew, on a new connection: what was under way has no answer. Raises NoDaemon."""
+        self._sock = sockets.socket(sockets.AF_UNIX)
+        self._sock.settimeout(self.timeout_s)
+        try:
+            self._sock.connect(str(self.path))
+        except OSError as error:
+            self._sock.close()
+            hint = "start one with: peernode run"
+            raise NoDaemon(
+                f"no daemon answers at {self.path} ({error.strerror or error})", hint=hint
+            ) from None
+        self._sock.setblocking(False)
+        self._unpacker = msgpack.Unpacker(raw=False, max_buffer_size=ANSWER_BYTES_MAX, max_ext_len=0)
+        self._unsent = bytearray()
+        self._awaited: set[int] = set()
+        self._answers: dict[int, Any] = {}
+
+    # Calls
+
+    def call(self, method: str, /, **params: Any) -> Any:
+        """One request, one answer. Parameters that are None are left out."""
+        answer = self.answer_to(self.ask(method, **params))
+        if isinstance(answer, PeernodeError):
+            raise answer
+        return answer
+
+    def call_many(self, requests: Iterable[tuple[str, dict[str, Any]]]) -> list[Any]:
+        """Many requests, pipelined; the answers in their order, an error as a PeernodeError among them."""
+        return list(self.stream(requests))
+
+    def stream(self, requests: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Any]:
+        """The same one by one. A request is taken when there is room: no more than a bounded part is ever held."""
+        source = iter(requests)
+        under_way: deque[int] = deque()
+        try:
+            while True:
+                while self.has_room(len(under_way)) and (request := next(source, None)) is not None:
+                    under_way.append(self.ask(request[0], **request[1]))
+                if not under_way:
+                    return
+                yield self.answer_to(under_way[0])
+                under_way.popleft()
+        finally:
+            self.forget(under_way)
+
+    # Pipelining by hand
+
+    def ask(self, method: str, /, **params: Any) -> int:
+        """Send a request without waiting; its number is for `answer_to`."""
+        if self._sock.fileno() < 0:
+            raise NoDaemon(f"this connection to {self.path} is closed", hint="connect again")
+        self._next_id += 1
+        given = {name: value for name, value in params.items() if value is not None}
+        self._unsent += msgpack.packb((REQUEST, self._next_id, method, [given]))
+        self._awaited.add(self._next_id)
+        self._send()
+        return self._next_id
+
+    def answer_to(self, number: int) -> Any:
+        """Wait for the answer to a request; an error is returned as a PeernodeError."""
+        try:
+            self._wait_for(number)
+        except BaseException:
+            self.close()
+            raise
+        self._awaited.discard(number)
+        return self._answers.pop(number)
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """Nobody waits for the answers to these any more."""
+        for number in numbers:
+            self._awaited.discard(number)
+            self._answers.pop(number, None)
+
+    def has_room(self, under_way: int) -> bool:
+        """Whether one more request beside so many would be taken soon."""
+        return under_way < REQUESTS_MAX and len(self._unsent) < UNSENT_BYTES_MAX
+
+    # Bytes
+
+    def _wait_for(self, number: int) -> None:
+        until_s = time.monotonic() + self.timeout_s
+        while number not in self._answers:
+            poller = select.poll()
+            poller.register(self._sock, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+            ready = poller.poll(max(0.0, until_s - time.monotonic()) * 1000)
+            if not ready:
+                message = f"no answer from {self.path} within {self.timeout_s:g} s"
+                raise TimedOut(message, hint="the request may still be carried out", retryable=True)
+            if ready[0][1] & select.POLLOUT:
+                self._send()
+            if ready[0][1] & ~select.POLLOUT:
+                with suppress(BlockingIOError):
+                    self._read()
+
+    def _send(self) -> None:
+        """As much as the kernel takes now."""
+        try:
+            while self._unsent:
+                del self._unsent[: self._sock.send(self._unsent)]
+        except BlockingIOError:
+            return
+        except (BrokenPipeError, ConnectionResetError):
+            self._unsent.clear()  # reading will tell that it hung up, and perhaps why
+
+    def _read(self) -> None:
+        try:
+            chunk = self._sock.recv(RECEIVE_BYTES)
+        except ConnectionResetError:
+            chunk = b""
+        if not chunk:
+            raise NoDaemon(f"the daemon at {self.path} hung up", hint="is it still running?")
+        self._unpacker.feed(chunk)
+        for message in self._unpacker:
+            match message:
+                case [1, 0, dict(error), _]:
+                    raise from_answer(error)
+                case [1, int(number), error, result]:
+                    if number in self._awaited:
+                        self._answers[number] = from_answer(error) if isinstance(error, dict) else result
+                case [2, str(method), [dict(params)]]:
+                    self._notified(Notice(method, params))
+
+    def _notified(self, notice: Notice) -> None:
+        """Nobody listens on a connection that is for calls."""

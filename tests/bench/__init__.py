@@ -1,0 +1,1 @@
+"""The benchmark: what this build does in a second and what that costs, beside Redis (see README.md)."""

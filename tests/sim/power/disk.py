@@ -1,0 +1,200 @@
+"""A disk that loses power: what it may hold after a cut, given what was asked of the kernel until then.
+
+It promises as little as SQLite can live with:
+
+- What was written to a file before a sync of that file is there once the sync has ended. Nothing else is sure.
+- Every other write is there or not, sector by sector, in any combination: later ones without earlier ones, the middle
+  of a page without its ends. Of several writes to one sector any first few are there. A lost sector holds
+  what it held before or, when the cut *garbles*, anything at all, but only in the bytes that were being
+  written: what stands beside them is never harmed (SQLite calls that powersafe overwrite, and counts on it).
+- A file has any of the sizes that it had since its last sync, whatever became of its bytes; a hole reads as zeros.
+- A name that was made or removed is sure once the folder was synced; syncing the file itself does not help.
+
+Real disks are kinder: they write names in order, and sizes with their bytes. A store that survives here needs
+none of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import assert_never
+
+SECTORS = (512, 4096)
+"""A disk writes one whole or not at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Bytes at an offset of a file; the file may grow by it."""
+
+    name: str
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """A file is cut, or padded with zeros."""
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """A new, empty file under a name that was free."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """A name is free again."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """What is in the file is durable, its name is not."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SyncFolder:
+    """The names of all files are durable, what is in them is not."""
+
+
+Change = Write | Resize | Create | Remove | Sync | SyncFolder
+
+
+@dataclass(frozen=True, slots=True)
+class Weather:
+    """How a cut treats what was not synced."""
+
+    kept: float
+    """The chance of each sector, size and name to be as the process saw it."""
+    sector: int
+    garbles: bool
+    """Whether a lost sector may hold anything, not just what it held before."""
+
+
+class Disk:
+    """One folder. `after_cut` may be asked at any moment, and changes nothing."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, list[File | None]] = {}
+        """What each name may mean after a cut: first what is sure, last what the process sees. None: no such file."""
+
+    def do(self, change: Change) -> None:
+        match change:
+            case Write() | Resize():
+                self._file(change.name).add(change)
+            case Sync():
+                self._file(change.name).sync()
+            case Create():
+                assert not self.has(change.name), f"{change.name} exists"
+                self._names.setdefault(change.name, [None]).append(File())
+            case Remove():
+                self._file(change.name)
+                self._names[change.name].append(None)
+            case SyncFolder():
+                self._names = {name: meanings[-1:] for name, meanings in self._names.items()}
+            case _:
+                assert_never(change)
+
+    def has(self, name: str) -> bool:
+        """Whether the process sees such a file."""
+        return name in self._names and self._names[name][-1] is not None
+
+    def seen(self, name: str) -> bytes:
+        """What the process reads from a file."""
+        file = self._file(name)
+        return file.after_cut(Weather(1.0, SECTORS[0], garbles=False), Random(0))
+
+    def after_cut(self, weather: Weather, random: Random) -> dict[str, bytes]:
+        """One of the many things that may be found: files by their names."""
+        found = {
+            name: meanings[-1] if random.random() < weather.kept else random.choice(meanings)
+            for name, meanings in self._names.items()
+        }
+        return {name: file.after_cut(weather, random) for name, file in found.items() if file is not None}
+
+    def _file(self, name: str) -> File:
+        file = self._names[name][-1]
+        assert file is not None, f"{name} was removed"
+        return file
+
+
+class File:
+    """What is durable, and what came later."""
+
+    def __init__(self) -> None:
+        self._durable = bytearray()
+        self._pending: list[Write | Resize] = []
+
+    def add(self, change: Write | Resize) -> None:
+        self._pending.append(change)
+
+    def sync(self) -> None:
+        for change in self._pending:
+            if isinstance(change, Write):
+                overwrite(self._durable, change.offset, change.data)
+            else:
+                resize(self._durable, change.size)
+        self._pending.clear()
+
+    def after_cut(self, weather: Weather, random: Random) -> bytes:
+        content = bytearray(self._durable)
+        lost: set[int] = set()
+        for change in self._pending:
+            for offset, piece in sectors(*as_bytes(change, len(content)), weather.sector):
+                if offset // weather.sector in lost:
+                    continue  # what came later did not reach the disk either
+                if random.random() < weather.kept:
+                    overwrite(content, offset, piece)
+                    continue
+                lost.add(offset // weather.sector)
+                if weather.garbles:
+                    overwrite(content, offset, random.randbytes(len(piece)))
+        sizes = self._sizes()
+        resize(content, sizes[-1] if random.random() < weather.kept else random.choice(sizes))
+        return bytes(content)
+
+    def _sizes(self) -> list[int]:
+        """All that it had since the last sync."""
+        sizes = [len(self._durable)]
+        for change in self._pending:
+            is_write = isinstance(change, Write)
+            sizes.append(max(sizes[-1], change.offset + len(change.data)) if is_write else change.size)
+        return sizes
+
+
+def as_bytes(change: Write | Resize, size: int) -> tuple[int, bytes]:
+    """What a change puts where. What was cut off reads as zeros if the file grows again."""
+    if isinstance(change, Write):
+        return change.offset, change.data
+    return change.size, bytes(max(0, size - change.size))
+
+
+def sectors(offset: int, data: bytes, sector: int) -> Iterator[tuple[int, bytes]]:
+    """The pieces of a write, none of which crosses the end of a sector."""
+    first = 0
+    while first < len(data):
+        end = min(len(data), first + sector - (offset + first) % sector)
+        yield offset + first, data[first:end]
+        first = end
+
+
+def overwrite(content: bytearray, offset: int, data: bytes) -> None:
+    if offset > len(content):
+        resize(content, offset)
+    content[offset : offset + len(data)] = data
+
+
+def resize(content: bytearray, size: int) -> None:
+    del content[size:]
+    content.extend(bytes(size - len(content)))
