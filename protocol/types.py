@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b32encode
+from functools import lru_cache
 from typing import NewType, Protocol
 
 import msgspec
@@ -51,6 +52,7 @@ class Keys(Protocol):
         ...
 
 
+@lru_cache(maxsize=4096)  # in every version that is told: base32 would cost more than the rest of it
 def node_text(node_id: bytes) -> str:
     """A node id for people: 52 characters of base32 in lower case."""
     return b32encode(node_id).decode().rstrip("=").lower()

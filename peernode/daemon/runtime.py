@@ -50,7 +50,7 @@ from ..log import Log
 from ..net.dialler import STREAM_ERRORS, DialError, check_target, connect, outcome_of
 from ..net.handshake import Greeted, greet
 from ..net.hangup import hang_up
-from ..net.link import Link
+from ..net.link import Link, Traffic
 from ..net.tls import Contexts, Stream, peer_of
 from ..store.committer import Broken, Committer, NotStored, Outcome, Stored
 from ..store.reader import Reader
@@ -84,6 +84,7 @@ class Runtime:
         self.faults: FaultPoint | None = None
         """Only where a test asked for it."""
         self.links: dict[LinkId, Link] = {}
+        self.traffic = Traffic()
         self.ended = trio.Event()
         self.begins_anew = False
         self.first_sync = trio.Event()
@@ -242,7 +243,7 @@ class Runtime:
             return
         self._link_ids += 1
         number = LinkId(self._link_ids)
-        link = Link(number, stream, greeted.framer, greeted.early)
+        link = Link(number, stream, greeted.framer, greeted.early, self.traffic)
         self.links[number] = link
         self.log.event("link.up", link=str(number), peer=node_text(greeted.established.peer)[:8])
         self.dispatch(LinkUp(number, greeted.established, dialled, seed))

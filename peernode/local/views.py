@@ -101,6 +101,8 @@ def status_view(api: Api) -> dict[str, object]:
         "socket": api.socket,
         "data_dir": api.data_dir,
         "links": len(api.runtime.links),
+        "received_bytes": api.runtime.traffic.received,
+        "sent_bytes": api.runtime.traffic.sent,
         "clock": clock_view(api),
         "store": "full" if node.store_failed else "ok",
         "refused": {fault.value: count for fault, count in node.refused.items()},

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import trio
 
@@ -33,11 +34,27 @@ class Ending(Exception):
         self.why, self.fault = why, fault
 
 
+@dataclass
+class Traffic:
+    """Bytes of frames on all links of one node, before encryption."""
+
+    received: int = 0
+    sent: int = 0
+
+
 class Link:
     """`framer` may hold bytes that came behind the handshake; `early` are the frames among them."""
 
-    def __init__(self, link: LinkId, stream: Stream, framer: Framer, early: list[tuple[Kind, bytes]]) -> None:
+    def __init__(
+        self,
+        link: LinkId,
+        stream: Stream,
+        framer: Framer,
+        early: list[tuple[Kind, bytes]],
+        traffic: Traffic,
+    ) -> None:
         self.id = link
+        self._traffic = traffic
         self._stream, self._framer, self._early = stream, framer, early
         self.outbox = Outbox()
         self._parked = trio.lowlevel.ParkingLot()
@@ -88,6 +105,7 @@ class Link:
                 raise Ending(_cause(error)) from None
             if not chunk:
                 raise Ending("the peer closed the connection")
+            self._traffic.received += len(chunk)
             frames = self._framer.feed(bytes(chunk))
 
     def _hand_on(self, frames: list[tuple[Kind, bytes]], receive: Receive) -> None:
@@ -109,8 +127,10 @@ class Link:
         while True:
             while not self.outbox or self._closing:  # the last words are not ours: they go out behind us
                 await self._parked.park()
+            waiting = self.outbox.take()
+            self._traffic.sent += len(waiting)
             try:
-                await self._stream.send_all(self.outbox.take())
+                await self._stream.send_all(waiting)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return  # the reader finds out why
 

@@ -101,7 +101,7 @@ def run_traced(trace: Path, life: Life, arguments: list[str]) -> None:
 
 # From calls to steps
 
-HEX = r"(?:\\x[0-9a-f]{2})*"
+HEX = r"[\\x0-9a-f]*"
 FILE = rf"(?P<fd>\d+)<{HEX}>"
 NAME = rf'(?:AT_FDCWD<{HEX}>, )?"{HEX}"'
 DONE = r"\) += (?P<result>-?\d+|\?)"

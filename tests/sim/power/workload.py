@@ -54,6 +54,10 @@ class Life:
     def is_killed(self) -> bool:
         return self.fault is not None and self.fault.what.startswith("signal")
 
+    @property
+    def has_full_disk(self) -> bool:
+        return self.fault is not None and self.fault.what == "error=ENOSPC"
+
 
 def lives(seed: int, commits: int) -> list[Life]:
     """A new store; one whose disk is full for a moment; one that is killed while it commits; one more."""
@@ -72,7 +76,7 @@ class Burst:
 
     def __init__(self, stages: tuple[Stage, ...], random: Random) -> None:
         self.stages = stages
-        self.is_watched = random.random() < 0.3
+        self.is_watched = random.random() < 0
         """Whether a reader keeps what it saw before: a checkpoint then cannot finish, and the WAL grows."""
 
 
