@@ -302,6 +302,7 @@ class Node:
         if self.mending.committed(event.number):
             self.membership.declare_voided(turn, self.mending.voided)
             self.sync.audit(turn)
+        self.sync.committed(turn)
         self.writing.committed()
         self.writing.check(turn)
         for batch in self.replica.batches(own, confirm=self.writing.wants_confirmation):

@@ -203,13 +203,13 @@ class FolderWriter:
 
     def _write_whole(self, name: bytes, content: bytes) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        handle = os.open(self._temporary, flags, 0o666, dir_fd=self._root)
+        handle = os.open(self._temporary, flags, 0o666, dir_fd=self._open)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
-            os.rename(self._temporary, name, src_dir_fd=self._root, dst_dir_fd=self._open)
+            os.rename(self._temporary, name, src_dir_fd=self._open, dst_dir_fd=self._open)
         except BaseException:
-            os.unlink(self._temporary, dir_fd=self._root)
+            os.unlink(self._temporary, dir_fd=self._open)
             raise
 
 

@@ -28,9 +28,9 @@ VALUE_BYTES_MAX = 256 * 1024
 TTL_MS_MAX = 100 * 365 * 24 * 3600 * 1000
 """What a daemon takes. The client may not import the daemon's own bounds, so a test compares them."""
 
-BATCH_ITEMS_MAX = 250
-BATCH_BYTES_MAX = 512 * 1024
-"""Half of what a request may have: small enough for the daemon to serve others in between."""
+BATCH_ITEMS_MAX = 200
+BATCH_BYTES_MAX = 256 * 1024
+"""Of one request, unless one item is larger: small enough for the daemon to serve others in between."""
 ITEM_BYTES = 40
 """What an item takes in a request beside its key and value, at most."""
 BATCHES_MAX = 16

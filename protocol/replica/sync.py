@@ -154,6 +154,10 @@ class Sync:
                 self._enqueue(turn, Ask(link))
         self._start_next(turn)
 
+    def committed(self, turn: Turn) -> None:
+        """What the last session brought counts now."""
+        self._start_next(turn)
+
     def failed(self) -> None:
         """What was staged is lost, and with it the session: what it should have brought is wanted still."""
         self._resume = self._stored_resume()
@@ -229,7 +233,8 @@ class Sync:
             self._cover(turn, pulling)
         turn.do_after_commit(Synced(pulling.node, pulling.rows))
         self._pulling = None
-        self._start_next(turn)
+        if not turn.rows:
+            self._start_next(turn)  # else when that is durable: the next one must not send it again
 
     def _cover(self, turn: Turn, pulling: Pulling) -> None:
         self.announced(turn, pulling.link, as_heads(pulling.cut))

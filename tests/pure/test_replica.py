@@ -6,17 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.effects import Entry, HeadRow
+from protocol.clock import AHEAD_MAX_MS, COUNTER_BITS
+from protocol.effects import Entry, HeadRow, MarkRow
 from protocol.errors import Fault, Refused, RemoteFault
-from protocol.limits import BATCH_BYTES_MAX, ORIGINS_MAX, SCAN_ITEMS_MAX, VALUE_BYTES_MAX
-from protocol.replica.entry import from_row, to_row, version_text
-from protocol.types import NodeId
+from protocol.limits import BATCH_BYTES_MAX, ORIGINS_MAX, RESERVED_SEQS, SCAN_ITEMS_MAX, VALUE_BYTES_MAX
+from protocol.replica.entry import Row, from_row, to_row, version_text
+from protocol.replica.messages import Batch
+from protocol.replica.replica import RESERVED_MARK
+from protocol.types import Instant, NodeId
 
 from ..sim.swarm.fakes import Disk
-from .copies import KEYSPACE, ME, Copy, winners
+from .copies import KEYSPACE, ME, NOW, Copy, winners
 from .samples import ORIGINS, histories
 
 SLOT = (KEYSPACE, b"k")
+LATEST = ((NOW.wall_ms + AHEAD_MAX_MS + 1) << COUNTER_BITS) - 1
+"""The latest stamp that is merged now."""
 
 
 @given(histories(), st.data())
@@ -43,7 +48,7 @@ def test_a_failed_commit_leaves_no_trace(history: list[Entry], data: st.DataObje
     copy = Copy()
     copy.merge(history[:cut])
     copy.commit()
-    before = dict(copy.replica.vector), dict(copy.disk.entries), copy.replica.tally.durable
+    before = dict(copy.replica.reached), dict(copy.disk.entries), copy.replica.tally.durable
     copy.merge(history[cut:], dict.fromkeys(ORIGINS, 99))
     copy.fail()
     assert (copy.replica.reached, copy.disk.entries, copy.replica.tally.staged) == before
@@ -63,12 +68,40 @@ def test_a_covered_entry_that_is_absent_is_dead() -> None:
 
 
 def test_a_write_beats_what_its_writer_had_seen() -> None:
-    """Also a version from a clock far ahead of ours."""
-    node, lineage = ORIGINS[0]
-    ahead = Entry(KEYSPACE, b"k", 10**15, node, lineage, 1, b"theirs")
+    """Also a version from a clock as far ahead of ours as is merged, and before the clock itself has caught up."""
+    ahead = Entry(KEYSPACE, b"k", LATEST, *ORIGINS[0], 1, b"theirs")
     copy = Copy()
     copy.merge([ahead])
     assert copy.put(b"k", b"ours").version > ahead.version
+
+
+def test_what_lies_further_in_the_future_is_neither_merged_nor_covered() -> None:
+    """S5: nor what its author wrote after it; what it wrote before is taken. When its time has come, it may come."""
+    origin = ORIGINS[0]
+    rows = [Row(seq, KEYSPACE, b"%d" % seq, hlc, b"") for seq, hlc in ((1, 1), (2, LATEST + 1), (3, 3))]
+    copy = Copy()
+    with copy.turn() as turn:
+        assert not copy.replica.merge_batch(turn, origin[0], Batch(origin[1], 1, 3, rows))
+    copy.commit()
+    assert [entry.seq for entry in copy.disk.entries.values()] == [1]
+    assert copy.replica.vector == {origin: 0}
+    assert copy.put(b"k").hlc < LATEST  # the clock was not dragged along
+
+    assert not copy.replica.release(NOW)
+    assert copy.replica.release(Instant(1.0, 1001))
+    assert copy.replica.held_back == {}
+
+
+def test_a_batch_in_front_of_what_is_held_back_is_covered() -> None:
+    """Only what lies behind it waits."""
+    origin = ORIGINS[0]
+    copy = Copy()
+    with copy.turn() as turn:
+        for seq, hlc, is_covered in ((2, LATEST + 1, False), (1, 1, True)):
+            batch = Batch(origin[1], seq, seq, [Row(seq, KEYSPACE, b"%d" % seq, hlc, b"")])
+            assert copy.replica.merge_batch(turn, origin[0], batch) is is_covered
+    copy.commit()
+    assert copy.replica.vector == {origin: 1}
 
 
 def test_readers_see_committed_rows_only() -> None:
@@ -149,24 +182,87 @@ def test_a_commit_of_large_values_makes_several_batches() -> None:
 
 
 def test_a_batch_behind_a_gap_does_not_move_the_head() -> None:
-    """Its rows are taken, but only the missing numbers may be said to be covered."""
+    """Its rows are taken, and its range is kept through a restart: when the gap closes, the head moves over it."""
     writer, reader = Copy(), Copy(ORIGINS[0])
     first, second = (writer.replica.batches((writer.put(key), writer.commit())[1]) for key in (b"a", b"b"))
     with reader.turn() as turn:
         assert not reader.replica.merge_batch(turn, ME[0], second[0])
     reader.commit()
     assert (reader.replica.vector, len(reader.disk.entries)) == ({ME: 0}, 1)
+
+    reader = Copy(ORIGINS[0], reader.disk)
     with reader.turn() as turn:
         assert reader.replica.merge_batch(turn, ME[0], first[0])
     reader.commit()
-    assert (reader.replica.vector, len(reader.disk.entries)) == ({ME: 1}, 2)
+    assert (reader.replica.vector, len(reader.disk.entries)) == ({ME: 2}, 2)
 
 
-def test_own_numbers_that_others_know_are_not_used_again() -> None:
-    """A node whose own entries come back to it by sync goes on behind them."""
+def test_nobody_else_says_how_far_we_have_written() -> None:
+    """Numbers that we have not given out are not covered, whoever says so; a new lineage is for that (settling)."""
     copy = Copy()
-    copy.merge([Entry(KEYSPACE, b"k", 1, *ME, 7, b"")], {ME: 9})
-    assert copy.put(b"k").seq == 10
+    copy.put(b"k")
+    copy.merge([], {ME: 9})
+    copy.commit()
+    assert copy.replica.vector == {ME: 1}
+    assert copy.put(b"k").seq == 2
+
+
+def test_entries_are_told_under_the_lineage_they_were_staged_in() -> None:
+    """A new lineage counts from 1 on, and does not swallow what is staged under the old one."""
+    copy = Copy()
+    copy.put(b"old")
+    with copy.turn() as turn:
+        copy.replica.begin_lineage(turn, 5)
+    copy.put(b"new")
+    batches = copy.replica.batches(copy.commit())
+    assert [(batch.lineage, batch.first, batch.last, batch.rows[0].key) for batch in batches] == [
+        (ME[1], 1, 1, b"old"),
+        (5, 1, 1, b"new"),
+    ]
+    assert copy.replica.vector == {ME: 1, (ME[0], 5): 1}
+
+
+@given(st.lists(st.sampled_from(["early", "durable", "commit", "fail", "cut"]), max_size=30))
+def test_numbers_of_writes_that_were_answered_early_are_never_given_out_again(steps: list[str]) -> None:
+    """Nor their stamps: a start that lost them begins behind the block that was reserved, durably, before."""
+    copy, told = Copy(), list[Entry]()
+    for number, step in enumerate(steps):
+        match step:
+            case "early" | "durable":
+                with copy.turn() as turn:
+                    entry = copy.replica.put(turn, (KEYSPACE, b"%d" % number), b"", 0)
+                    is_early = step == "early" and copy.replica.is_reserved(entry)
+                    assert all(entry.seq > other.seq and entry.hlc > other.hlc for other in told)
+                    told += [entry] if is_early else []
+                    if step == "early":
+                        copy.replica.reserve(turn)
+            case "commit":
+                copy.commit()
+            case "fail":
+                copy.fail()
+            case "cut":
+                copy = Copy(ME, copy.disk)
+
+
+def test_a_block_is_reserved_before_it_is_used_and_renewed_before_it_is_empty() -> None:
+    """The first write of all waits for its commit; half a block later the next one is staged."""
+    copy = Copy()
+
+    def write() -> tuple[bool, bool]:
+        """Whether the next write may be answered early, and whether a block was staged with it."""
+        with copy.turn() as turn:
+            is_reserved = copy.replica.is_reserved(copy.replica.put(turn, SLOT, b"", 0))
+            copy.replica.reserve(turn)
+        is_staged = any(isinstance(row, MarkRow) and row.name == RESERVED_MARK for row in copy.staged[-1])
+        return is_reserved, is_staged
+
+    assert write() == (False, True)
+    assert write() == (False, False)
+    copy.commit()
+    answers = [write() for _ in range(RESERVED_SEQS)]
+    assert all(is_reserved for is_reserved, _ in answers[: RESERVED_SEQS // 2 + 1])
+    staged = [number for number, (_, is_staged) in enumerate(answers) if is_staged]
+    assert RESERVED_SEQS // 2 - 2 <= staged[0] <= RESERVED_SEQS // 2
 
 
 def full_of_origins() -> Copy:

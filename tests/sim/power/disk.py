@@ -21,6 +21,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import assert_never
 
+PAGE = 4096
+"""What the kernel writes whole when a byte of it was changed."""
+
 SECTORS = (512, 4096)
 """A disk writes one whole or not at all."""
 
@@ -57,8 +60,23 @@ class Remove:
 
 
 @dataclass(frozen=True, slots=True)
+class Rename:
+    """A file takes the place of another."""
+
+    name: str
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sync:
     """What is in the file is durable, its name is not."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SyncFailed:
+    """The kernel could not write the file, says so once, and takes its pages for clean from then on."""
 
     name: str
 
@@ -68,7 +86,7 @@ class SyncFolder:
     """The names of all files are durable, what is in them is not."""
 
 
-Change = Write | Resize | Create | Remove | Sync | SyncFolder
+Change = Write | Resize | Create | Remove | Rename | Sync | SyncFailed | SyncFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +113,18 @@ class Disk:
                 self._file(change.name).add(change)
             case Sync():
                 self._file(change.name).sync()
+            case SyncFailed():
+                self._file(change.name).fail()
             case Create():
                 assert not self.has(change.name), f"{change.name} exists"
                 self._names.setdefault(change.name, [None]).append(File())
             case Remove():
                 self._file(change.name)
                 self._names[change.name].append(None)
+            case Rename():
+                file = self._file(change.name)
+                self._names[change.name].append(None)
+                self._names.setdefault(change.to, [None]).append(file)
             case SyncFolder():
                 self._names = {name: meanings[-1:] for name, meanings in self._names.items()}
             case _:
@@ -112,8 +136,7 @@ class Disk:
 
     def seen(self, name: str) -> bytes:
         """What the process reads from a file."""
-        file = self._file(name)
-        return file.after_cut(Weather(1.0, SECTORS[0], garbles=False), Random(0))
+        return self._file(name).seen
 
     def after_cut(self, weather: Weather, random: Random) -> dict[str, bytes]:
         """One of the many things that may be found: files by their names."""
@@ -130,21 +153,34 @@ class Disk:
 
 
 class File:
-    """What is durable, and what came later."""
+    """What is on the disk, and what the process sees: the same after a sync, unless one before it failed."""
 
     def __init__(self) -> None:
-        self._durable = bytearray()
+        self._durable, self._seen = bytearray(), bytearray()
         self._pending: list[Write | Resize] = []
+
+    @property
+    def seen(self) -> bytes:
+        return bytes(self._seen)
 
     def add(self, change: Write | Resize) -> None:
         self._pending.append(change)
+        if isinstance(change, Write):
+            overwrite(self._seen, change.offset, change.data)
+        else:
+            resize(self._seen, change.size)
 
     def sync(self) -> None:
+        """Whole pages are written, those that were changed since the last sync."""
         for change in self._pending:
-            if isinstance(change, Write):
-                overwrite(self._durable, change.offset, change.data)
-            else:
-                resize(self._durable, change.size)
+            offset, data = as_bytes(change, len(self._durable))
+            first, end = offset - offset % PAGE, offset + len(data)
+            overwrite(self._durable, first, self._seen[first : end + -end % PAGE])
+        resize(self._durable, len(self._seen))
+        self._pending.clear()
+
+    def fail(self) -> None:
+        """None of the changes reached the disk, and no later sync will write them."""
         self._pending.clear()
 
     def after_cut(self, weather: Weather, random: Random) -> bytes:

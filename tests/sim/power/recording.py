@@ -24,7 +24,7 @@ from pathlib import Path
 import pytest
 
 from ...e2e.system_calls import Call, read_calls
-from .disk import Change, Create, Disk, Remove, Resize, Sync, SyncFolder, Write
+from .disk import Change, Create, Disk, Remove, Rename, Resize, Sync, SyncFailed, SyncFolder, Write
 from .plan import Plan
 from .workload import DATABASE, MARKS, STORE, Life, lives
 
@@ -34,7 +34,7 @@ CALLS = (
     "open,openat,openat2,creat,lseek,write,writev,pwrite64,pwritev,pwritev2,truncate,ftruncate,fallocate,fsync,fdatasync,"
     "sync_file_range,msync,mmap,rename,renameat,renameat2,unlink,unlinkat,link,linkat,sendfile,splice,copy_file_range"
 )
-BYTES_MAX = 1 << 17
+BYTES_MAX = 1 << 24
 """Of one write; a longer one is cut off in the trace, and then refused."""
 
 
@@ -111,6 +111,7 @@ WRITE = re.compile(rf'{FILE}, "(?P<data>{HEX})"(?P<more>\.*), \d+(?:, (?P<offset
 RESIZE = re.compile(rf"{FILE}, (?P<size>\d+){DONE}")
 SYNC = re.compile(rf"{FILE}{DONE}")
 REMOVE = re.compile(rf"{NAME}(?:, 0)?{DONE}")
+RENAME = re.compile(rf'"{HEX}", "(?P<to>{HEX})"{DONE}')
 MAP = re.compile(rf"\w+, \d+, (?P<flags>[A-Z_|]+, [A-Z_|]+), {FILE}.*\) += (?P<result>)")
 KINDS = {
     "open": OPEN,
@@ -123,6 +124,7 @@ KINDS = {
     "fdatasync": SYNC,
     "unlink": REMOVE,
     "unlinkat": REMOVE,
+    "rename": RENAME,
     "mmap": MAP,
 }
 
@@ -159,6 +161,10 @@ class Reading:
         match = pattern.match(call.text) if (pattern := KINDS.get(call.name)) else None
         if match is None:
             raise NotModelled(f"{call.name}({call.text[:300]}")
+        if match["result"] == "-1" and match.re is SYNC:
+            step: Step|None = SyncFailed(name)
+            self.steps.append(step); self._disk.do(step)
+            return
         if match["result"].startswith(("-", "?")):
             return  # it failed, or its process was killed before it was done
         step = self._step(match, name)
@@ -184,6 +190,8 @@ class Reading:
             return SyncFolder() if name == STORE else Sync(name)
         elif match.re is REMOVE:
             return Remove(name)
+        elif match.re is RENAME:
+            return Rename(name, str(Path(unhex(match["to"]).decode()).relative_to(self._folder)))
         elif "PROT_WRITE" in match["flags"] and "MAP_SHARED" in match["flags"]:
             raise NotModelled(f"{name} is written through a mapping")
         return None

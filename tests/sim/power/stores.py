@@ -72,6 +72,29 @@ class ChecksPointsUnsynced(Writer):
             self._connection.execute("PRAGMA synchronous=FULL")
 
 
+class Fixed(Writer):
+    def __init__(self, path: Path) -> None:
+        renew(path.with_name(path.name + "-wal"))
+        super().__init__(path)
+
+
+def renew(wal: Path) -> None:
+    import os
+    if not wal.exists():
+        return
+    aside = wal.with_name(f"{wal.name}.new")
+    with aside.open("wb") as file:
+        file.write(wal.read_bytes())
+        file.flush()
+        os.fsync(file.fileno())
+    aside.rename(wal)
+    folder = os.open(wal.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 class KeepsAJournal(Writer):
     """A rollback journal with `synchronous=FULL`: its removal, which is the commit, is not synced."""
 
@@ -92,6 +115,7 @@ STORES: dict[str, type[Writer]] = {
     store.__name__: store
     for store in (
         Writer,
+        Fixed,
         SyncsAtCheckpoints,
         NeverSyncs,
         CommitsLater,
