@@ -36,7 +36,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "leave": ("cluster", "hand over, say goodbye and stop"),
         "members": ("cluster", "who is there, and in which state"),
         "ticket": ("cluster", "tickets: create, list, revoke"),
-        "cluster": ("local", "several nodes on this machine, to try and to break: up, kill, cut"),
+        "cluster": ("local", "several nodes on this machine, to be broken: up, kill, cut"),
     },
     "operate": {
         "status": ("operate", "this node in one view"),
