@@ -73,7 +73,7 @@ class ClusterTime:
         """Look whether the wall clock was set; True when there is news of it."""
         departed_ms = round(now.wall_ms - self._base_ms - now.mono_s * 1000)
         jump_ms = departed_ms if abs(departed_ms) > JUMP_MS else 0
-        is_news = (jump_ms != 0) != (self.jump_ms != 0)
+        is_news = abs(jump_ms - self.jump_ms) > JUMP_MS
         if is_news:
             self._jumped_at_s = now.mono_s if jump_ms else None
         self.jump_ms = jump_ms

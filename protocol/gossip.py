@@ -81,14 +81,15 @@ class Stream:
         return number <= self.head or number in self._beyond
 
     def take(self, number: int) -> None:
-        self._beyond.add(number)
+        if number > self.head:
+            self._beyond.add(number)
         if len(self._beyond) > GOSSIP_AHEAD_MAX:
             self.skip_to(min(self._beyond))
         self._close_up()
 
     def skip_to(self, head: int) -> int:
         """Give up what is missing up to here; how many messages that is."""
-        lost = sum(1 for number in range(self.head + 1, head + 1) if number not in self._beyond)
+        lost = max(0, head - self.head) - sum(1 for number in self._beyond if number <= head)
         self.head = max(self.head, head)
         self._beyond = {number for number in self._beyond if number > self.head}
         self._close_up()
@@ -216,8 +217,8 @@ class Gossip:
 
     def _want(self, now: Instant, link: LinkId, stream: StreamId, top: int) -> None:
         """Remember who has more than we; what is on its way to us gets a moment to arrive."""
-        if not self._streams[stream].missing(top):
-            return
+        if stream == self._me or not self._streams[stream].missing(top):
+            return  # nobody else says how far we have spoken
         known = self._wanted.get(stream)
         if known is None:
             self._wanted[stream] = Wanted(top, link, now.mono_s + self._config.gossip_grace_s)

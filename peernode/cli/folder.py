@@ -84,7 +84,7 @@ def read_file(root: bytes, path: bytes) -> File | Skipped:
     """The content of a file, or of the file that a link leads to within the root."""
     try:
         place = os.path.realpath(root + b"/" + path, strict=True)
-        if not place.startswith(root + b"/"):
+        if not (place + b"/").startswith(root + b"/"):
             return Skipped(path, "a link that leads out of the folder")
         about = os.lstat(place)
         if (kind := stat.S_IFMT(about.st_mode)) != stat.S_IFREG:

@@ -66,7 +66,9 @@ def read_line(number: int, text: bytes) -> Line:
         return Line(number, len(text), None, f"no JSON: {error.msg} at character {error.pos + 1}")
     except UnicodeDecodeError:
         return Line(number, len(text), None, "no UTF-8")
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        return Line(number, len(text), None, "nested too deeply")
+    except ValueError as error:
         return Line(number, len(text), None, str(error))
 
 

@@ -59,17 +59,25 @@ class MputItem(Params, frozen=True):
 
 
 class KvMput(Params, frozen=True):
-    items: Annotated[list[object], msgspec.Meta(min_length=1, max_length=BATCH_ITEMS_MAX)]
+    items: Annotated[list[MputItem], msgspec.Meta(min_length=1, max_length=BATCH_ITEMS_MAX)]
     keyspace: str = DEFAULT_KEYSPACE
     acks: Acks = 0
     acks_wait_ms: Milliseconds = ACKS_WAIT_MS
     request_id: bytes | None = None
 
+    @classmethod
+    def _named(cls, params: object) -> dict[str, object]:
+        return each(super()._named(params), "items", MputItem.read)
+
 
 class KvMget(Params, frozen=True):
-    keys: Annotated[list[bytes | str], msgspec.Meta(max_length=SCAN_ITEMS_MAX)]
+    keys: Annotated[list[bytes], msgspec.Meta(max_length=SCAN_ITEMS_MAX)]
     keyspace: str = DEFAULT_KEYSPACE
     level: str = "local"
+
+    @classmethod
+    def _named(cls, params: object) -> dict[str, object]:
+        return each(super()._named(params), "keys", as_bytes)
 
 
 class KvScan(Params, frozen=True):
@@ -77,6 +85,12 @@ class KvScan(Params, frozen=True):
     after: bytes | None = None
     limit: Annotated[int, msgspec.Meta(ge=1)] = SCAN_ITEMS_MAX
     keyspace: str = DEFAULT_KEYSPACE
+
+
+def each(given: dict[str, object], name: str, read: Callable[[object], object]) -> dict[str, object]:
+    """The parameters, with `read` done to each thing in a list; what is no list is left for the check to name."""
+    listed = given.get(name)
+    return {**given, name: [read(one) for one in listed]} if isinstance(listed, list) else given
 
 
 def put(api: Api, params: KvPut, answer: Answer) -> None:
@@ -158,8 +172,7 @@ def mput(api: Api, params: KvMput, answer: Answer) -> None:
         else:
             answer(outcome)
 
-    read = (MputItem.read(item) for item in params.items)
-    items = tuple((item.key, item.value, item.ttl_ms) for item in read)
+    items = tuple((item.key, item.value, item.ttl_ms) for item in params.items)
     api.dispatch(PutMany(reply, params.keyspace, items, params.acks, params.acks_wait_ms, params.request_id))
 
 
@@ -168,7 +181,7 @@ def mget(api: Api, params: KvMget, answer: Answer) -> None:
     if params.level != "local":
         answer(only_local(params.level))
         return
-    keys = [as_bytes(key) for key in params.keys]
+    keys = params.keys
 
     def reply(_: object = None) -> None:
         items: list[dict[str, object]] = []

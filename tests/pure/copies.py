@@ -33,9 +33,9 @@ class Copy:
         self._number = 0
 
     @contextmanager
-    def turn(self) -> Iterator[Turn]:
+    def turn(self, now: Instant = NOW) -> Iterator[Turn]:
         """One call of the core; its rows become one commit."""
-        turn = Turn(NOW, CommitNumber(self._number + 1))
+        turn = Turn(now, CommitNumber(self._number + 1))
         yield turn
         self.replica.seal(turn)
         if turn.rows:

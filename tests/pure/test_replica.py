@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from protocol.clock import AHEAD_MAX_MS, COUNTER_BITS
 from protocol.effects import Entry, HeadRow, MarkRow
 from protocol.errors import Fault, Refused, RemoteFault
 from protocol.limits import BATCH_BYTES_MAX, ORIGINS_MAX, RESERVED_SEQS, SCAN_ITEMS_MAX, VALUE_BYTES_MAX
+from protocol.replica.coverage import Coverage
 from protocol.replica.entry import Row, from_row, to_row, version_text
 from protocol.replica.messages import Batch
-from protocol.replica.replica import RESERVED_MARK
+from protocol.replica.replica import RESERVED_MARK, Block
 from protocol.types import Instant, NodeId
 
 from ..sim.swarm.fakes import Disk
@@ -93,15 +94,15 @@ def test_what_lies_further_in_the_future_is_neither_merged_nor_covered() -> None
 
 
 def test_a_batch_in_front_of_what_is_held_back_is_covered() -> None:
-    """Only what lies behind it waits."""
+    """Only what lies behind the first held entry waits, whatever came first."""
     origin = ORIGINS[0]
     copy = Copy()
     with copy.turn() as turn:
-        for seq, hlc, is_covered in ((2, LATEST + 1, False), (1, 1, True)):
+        for seq, hlc, is_covered in ((3, LATEST + 1, False), (2, LATEST + 1, False), (1, 1, True)):
             batch = Batch(origin[1], seq, seq, [Row(seq, KEYSPACE, b"%d" % seq, hlc, b"")])
             assert copy.replica.merge_batch(turn, origin[0], batch) is is_covered
     copy.commit()
-    assert copy.replica.vector == {origin: 1}
+    assert copy.disk.coverage() == {origin: Coverage(1)}
 
 
 def test_readers_see_committed_rows_only() -> None:
@@ -222,6 +223,7 @@ def test_entries_are_told_under_the_lineage_they_were_staged_in() -> None:
     assert copy.replica.vector == {ME: 1, (ME[0], 5): 1}
 
 
+@example(["early", "commit", "early", "cut", "early"])
 @given(st.lists(st.sampled_from(["early", "durable", "commit", "fail", "cut"]), max_size=30))
 def test_numbers_of_writes_that_were_answered_early_are_never_given_out_again(steps: list[str]) -> None:
     """Nor their stamps: a start that lost them begins behind the block that was reserved, durably, before."""
@@ -245,24 +247,29 @@ def test_numbers_of_writes_that_were_answered_early_are_never_given_out_again(st
 
 
 def test_a_block_is_reserved_before_it_is_used_and_renewed_before_it_is_empty() -> None:
-    """The first write of all waits for its commit; half a block later the next one is staged."""
+    """The first write of all waits for its commit, and one behind the block for the next one's."""
     copy = Copy()
 
-    def write() -> tuple[bool, bool]:
+    def write(now: Instant = NOW) -> tuple[bool, bool]:
         """Whether the next write may be answered early, and whether a block was staged with it."""
-        with copy.turn() as turn:
+        with copy.turn(now) as turn:
             is_reserved = copy.replica.is_reserved(copy.replica.put(turn, SLOT, b"", 0))
             copy.replica.reserve(turn)
         is_staged = any(isinstance(row, MarkRow) and row.name == RESERVED_MARK for row in copy.staged[-1])
         return is_reserved, is_staged
 
     assert write() == (False, True)
-    assert write() == (False, False)
+    copy.fail()
+    assert [write(), write()] == [(False, True), (False, False)]
     copy.commit()
-    answers = [write() for _ in range(RESERVED_SEQS)]
-    assert all(is_reserved for is_reserved, _ in answers[: RESERVED_SEQS // 2 + 1])
-    staged = [number for number, (_, is_staged) in enumerate(answers) if is_staged]
-    assert RESERVED_SEQS // 2 - 2 <= staged[0] <= RESERVED_SEQS // 2
+    left = Block.decode(copy.disk.mark(RESERVED_MARK)).seq - copy.replica.own_head
+    early, staged = zip(*[write() for _ in range(RESERVED_SEQS + 1)], strict=True)
+    assert early == (True,) * left + (False,) * (RESERVED_SEQS + 1 - left)
+    assert RESERVED_SEQS // 2 - 2 <= staged.index(True) <= RESERVED_SEQS // 2
+
+    copy.commit()
+    assert write() == (True, False)
+    assert write(Instant(60.0, 60_000)) == (False, True)  # its stamp lies behind the block
 
 
 def full_of_origins() -> Copy:

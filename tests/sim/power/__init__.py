@@ -1,1 +1,1 @@
-"""Power cuts under the real store: recorded system calls, and a disk that keeps what it must and loses what it may."""
+"""Power cuts under the real store: recorded system calls, and a disk that may lose what was not synced."""

@@ -1,40 +1,45 @@
-"""Cuts the power under a recorded store at many moments, and opens what is left with the real store.
+"""Cuts the power under a recorded store at many moments, and opens what is left with the same store.
 
-What must hold of each image (store.md calls the first three D1 to D3):
+What must hold of each image (`acknowledged` is D1 and D2 of the design, `whole` is D3):
 
 - `opens`: Writer and Reader open it, whatever stands in the place of the wal-index.
-- `integrity`: SQLite finds nothing wrong with it, and no row fails its checksum.
-- `acknowledged`: it is not behind what was acknowledged before the cut: rows, heads, stamps, runs, records (D1, D2).
-- `whole`: it is exactly what all commits up to some one make: none in part, none left out, none twice (D3). So a head
-  never covers a row that is not there.
-- `goes on`: the next commit can be stored, and is there.
+- `integrity`: SQLite finds nothing wrong with it, its two indexes agree, and no row fails its checksum.
+- `acknowledged`: it is not behind what was acknowledged before the cut: rows, heads, stamps, runs, records.
+- `whole`: it is exactly what all commits up to some one make: none in part, none left out. So a head never covers
+  a row that is not there.
+- `goes on`: the next commit can be stored, and is then there.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 from peernode.store.reader import Reader
 from peernode.store.schema import open_reader
-from peernode.store.writer import Writer
 from protocol.replica.store import DamagedRow
 
 from .disk import SECTORS, Disk, Weather
-from .plan import Contents, Plan, read
+from .plan import Contents, IndexesDiffer, read
 from .recording import Acknowledged, Recording
-from .workload import DATABASE, STORE
+from .stores import STORES
+from .workload import DATABASE, INDEX, STORE, Case
 
 KEPT = (0.0, 0.02, 0.5, 0.5, 0.9, 0.98, 1.0)
 """Chances that something not synced is there all the same; the extremes find what a fair coin does not."""
 
+MEMORY = Path("/dev/shm")
+
 
 class Violation(AssertionError):
-    """A cut after which a promise is broken."""
+    """A promise that is broken after a cut."""
 
     def __init__(self, promise: str, detail: str) -> None:
         super().__init__(f"{promise}: {detail}")
@@ -43,7 +48,7 @@ class Violation(AssertionError):
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Recording and number alone decide all of it."""
+    """Case and number alone decide all of it."""
 
     number: int
     moment: int
@@ -52,7 +57,7 @@ class Cut:
 
     @classmethod
     def of(cls, recording: Recording, number: int) -> Cut:
-        random = Random(f"{recording.seed}/cut/{number}")
+        random = Random(f"{recording.case.seed}/cut/{number}")
         moment = random.randint(0, len(recording.steps))
         if random.random() < 0.5:
             moment = random.choice(recording.turning_points) + random.randint(0, 1)
@@ -60,8 +65,23 @@ class Cut:
         return cls(number, moment, weather)
 
 
-def examine(recording: Recording, numbers: Iterable[int], folder: Path) -> Iterator[tuple[Cut, Violation]]:
-    """Make these cuts, in the order of their moments; yields those that break a promise."""
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What is found after a cut."""
+
+    cut: Cut
+    acknowledged: int
+    files: dict[str, bytes]
+
+    def lay_out(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / STORE).mkdir(parents=True)
+        for name, content in self.files.items():
+            (folder / name).write_bytes(content)
+
+
+def images(recording: Recording, numbers: Iterable[int]) -> Iterator[Image]:
+    """In the order of their moments."""
     disk, done, acknowledged = Disk(), 0, 0
     for cut in sorted((Cut.of(recording, number) for number in numbers), key=lambda cut: cut.moment):
         for step in recording.steps[done : cut.moment]:
@@ -70,46 +90,49 @@ def examine(recording: Recording, numbers: Iterable[int], folder: Path) -> Itera
             else:
                 disk.do(step)
         done = cut.moment
-        random = Random(f"{recording.seed}/image/{cut.number}")
-        lay_out(disk.after_cut(cut.weather, random), recording.wal_indexes, random, folder)
+        random = Random(f"{recording.case.seed}/image/{cut.number}")
+        files = disk.after_cut(cut.weather, random)
+        index = random.choice([None, b"", bytes(1 << 15), random.randbytes(1 << 15), *recording.indexes])
+        yield Image(cut, acknowledged, files if index is None else files | {INDEX: index})
+
+
+def violations(
+    recording: Recording, numbers: Iterable[int], folder: Path
+) -> Iterator[tuple[Image, Violation]]:
+    """The cuts after which a promise is broken."""
+    for image in images(recording, numbers):
+        image.lay_out(folder)
         try:
-            check(folder / STORE / DATABASE, recording.plan, acknowledged)
-        except Violation as broken:
-            yield cut, broken
+            check(recording, folder / STORE / DATABASE, image.acknowledged)
+        except Violation as violation:
+            yield image, violation
 
 
-def lay_out(image: dict[str, bytes], wal_indexes: tuple[bytes, ...], random: Random, folder: Path) -> None:
-    """Write the files of an image, and anything in the place of the wal-index."""
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / STORE).mkdir(parents=True)
-    for name, content in image.items():
-        (folder / name).write_bytes(content)
-    index = random.choice([None, b"", bytes(1 << 15), random.randbytes(1 << 15), *wal_indexes])
-    if index is not None:
-        (folder / STORE / f"{DATABASE}-shm").write_bytes(index)
-
-
-def check(database: Path, plan: Plan, acknowledged: int) -> None:
+def check(recording: Recording, database: Path, acknowledged: int) -> None:
     """Raises Violation."""
     try:
-        writer = Writer(database)
+        writer = STORES[recording.case.store](database)
         reader = Reader(database)
     except sqlite3.Error as error:
         raise Violation("opens", str(error)) from error
+    plan = recording.plan
     try:
-        commit = check_contents(database, reader, plan, acknowledged)
-        if commit < len(plan.stages):
-            writer.apply([plan.stages[commit]])
-            require_equal("goes on", plan.contents[commit + 1], read(reader))
-    except (sqlite3.Error, DamagedRow) as error:
+        check_integrity(database)
+        contents = read(reader)
+        if contents.commit < acknowledged:
+            raise Violation("acknowledged", f"{acknowledged} was, and the store is at {contents.commit}")
+        require_equal("whole", plan.contents[contents.commit], contents)
+        if contents.commit < len(plan.stages):
+            writer.apply([plan.stages[contents.commit]])
+            require_equal("goes on", plan.contents[contents.commit + 1], read(reader))
+    except (sqlite3.Error, DamagedRow, IndexesDiffer) as error:
         raise Violation("integrity", str(error)) from error
     finally:
         writer.close()
         reader.close()
 
 
-def check_contents(database: Path, reader: Reader, plan: Plan, acknowledged: int) -> int:
-    """The number of the last commit in it. Raises Violation, sqlite3.Error or DamagedRow."""
+def check_integrity(database: Path) -> None:
     connection = open_reader(database)
     try:
         found = connection.execute("PRAGMA integrity_check").fetchall()
@@ -117,13 +140,24 @@ def check_contents(database: Path, reader: Reader, plan: Plan, acknowledged: int
         connection.close()
     if found != [("ok",)]:
         raise Violation("integrity", "; ".join(line for (line,) in found))
-    contents = read(reader)
-    if contents.commit < acknowledged:
-        raise Violation("acknowledged", f"commit {acknowledged} was; the store is at {contents.commit}")
-    require_equal("whole", plan.contents[contents.commit], contents)
-    return contents.commit
 
 
 def require_equal(promise: str, expected: Contents, found: Contents) -> None:
     if different := expected.unlike(found):
         raise Violation(promise, f"commit {expected.commit} leaves other {', '.join(different[:5])}")
+
+
+def told(case: Case, image: Image, violation: Violation) -> str:
+    """A violation in words, and the command that shows it again."""
+    options = f"--seed {case.seed} --cut {image.cut.number} --commits {case.commits} --store {case.store}"
+    faults = " ".join(("--faults", *case.faults)) if case.faults else "--faults"
+    calm = "" if case.is_read else " --no-readers"
+    return f"{violation}\n  after {image.cut}\n  again: python -m {__package__} {options} {faults}{calm}"
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for files that are made and thrown away by the hundred: in memory where that is possible."""
+    is_there = MEMORY.is_dir() and os.access(MEMORY, os.W_OK)
+    with tempfile.TemporaryDirectory(prefix="pn-", dir=MEMORY if is_there else None) as made:
+        yield Path(made)

@@ -4,14 +4,16 @@ It promises as little as SQLite can live with:
 
 - What was written to a file before a sync of that file is there once the sync has ended. Nothing else is sure.
 - Every other write is there or not, sector by sector, in any combination: later ones without earlier ones, the middle
-  of a page without its ends. Of several writes to one sector any first few are there. A lost sector holds
-  what it held before or, when the cut *garbles*, anything at all, but only in the bytes that were being
-  written: what stands beside them is never harmed (SQLite calls that powersafe overwrite, and counts on it).
+  of a page without its ends. Of several writes to one sector, any first few are there. A lost sector holds what it
+  held before or, when the cut *garbles*, anything at all, but only in the bytes that were being written: what
+  stands beside them is never harmed (SQLite calls that powersafe overwrite, and counts on it).
 - A file has any of the sizes that it had since its last sync, whatever became of its bytes; a hole reads as zeros.
-- A name that was made or removed is sure once the folder was synced; syncing the file itself does not help.
+- A name that was made, moved or removed is sure once the folder was synced; each is lost by itself.
+- When a sync fails, the kernel has said so once. It goes on showing what was written, takes it for clean, and never
+  writes it again ("Can Applications Recover from fsync Failures?", USENIX ATC 2020, for ext4 and XFS).
 
-Real disks are kinder: they write names in order, and sizes with their bytes. A store that survives here needs
-none of that.
+Real disks are kinder: they keep names in order, and sizes with their bytes. A store that survives here needs none
+of that.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ PAGE = 4096
 """What the kernel writes whole when a byte of it was changed."""
 
 SECTORS = (512, 4096)
-"""A disk writes one whole or not at all."""
+"""What a disk writes whole or not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Remove:
 
 @dataclass(frozen=True, slots=True)
 class Rename:
-    """A file takes the place of another."""
+    """A file takes another name, and the place of what had it."""
 
     name: str
     to: str
@@ -76,7 +78,7 @@ class Sync:
 
 @dataclass(frozen=True, slots=True)
 class SyncFailed:
-    """The kernel could not write the file, says so once, and takes its pages for clean from then on."""
+    """What was written since the last sync did not reach the disk, and will not."""
 
     name: str
 
@@ -117,14 +119,13 @@ class Disk:
                 self._file(change.name).fail()
             case Create():
                 assert not self.has(change.name), f"{change.name} exists"
-                self._names.setdefault(change.name, [None]).append(File())
+                self._name(change.name, File())
             case Remove():
-                self._file(change.name)
-                self._names[change.name].append(None)
+                assert self.has(change.name), f"there is no {change.name}"
+                self._name(change.name, None)
             case Rename():
-                file = self._file(change.name)
-                self._names[change.name].append(None)
-                self._names.setdefault(change.to, [None]).append(file)
+                self._name(change.to, self._file(change.name))
+                self._name(change.name, None)
             case SyncFolder():
                 self._names = {name: meanings[-1:] for name, meanings in self._names.items()}
             case _:
@@ -146,9 +147,12 @@ class Disk:
         }
         return {name: file.after_cut(weather, random) for name, file in found.items() if file is not None}
 
+    def _name(self, name: str, meaning: File | None) -> None:
+        self._names.setdefault(name, [None]).append(meaning)
+
     def _file(self, name: str) -> File:
         file = self._names[name][-1]
-        assert file is not None, f"{name} was removed"
+        assert file is not None, f"there is no {name}"
         return file
 
 
@@ -171,7 +175,7 @@ class File:
             resize(self._seen, change.size)
 
     def sync(self) -> None:
-        """Whole pages are written, those that were changed since the last sync."""
+        """Pages are written whole, those that were changed since the last sync."""
         for change in self._pending:
             offset, data = as_bytes(change, len(self._durable))
             first, end = offset - offset % PAGE, offset + len(data)
@@ -180,20 +184,20 @@ class File:
         self._pending.clear()
 
     def fail(self) -> None:
-        """None of the changes reached the disk, and no later sync will write them."""
         self._pending.clear()
 
     def after_cut(self, weather: Weather, random: Random) -> bytes:
         content = bytearray(self._durable)
         lost: set[int] = set()
         for change in self._pending:
-            for offset, piece in sectors(*as_bytes(change, len(content)), weather.sector):
-                if offset // weather.sector in lost:
+            for offset, piece in pieces(*as_bytes(change, len(content)), weather.sector):
+                sector = offset // weather.sector
+                if sector in lost:
                     continue  # what came later did not reach the disk either
                 if random.random() < weather.kept:
                     overwrite(content, offset, piece)
                     continue
-                lost.add(offset // weather.sector)
+                lost.add(sector)
                 if weather.garbles:
                     overwrite(content, offset, random.randbytes(len(piece)))
         sizes = self._sizes()
@@ -204,8 +208,10 @@ class File:
         """All that it had since the last sync."""
         sizes = [len(self._durable)]
         for change in self._pending:
-            is_write = isinstance(change, Write)
-            sizes.append(max(sizes[-1], change.offset + len(change.data)) if is_write else change.size)
+            if isinstance(change, Write):
+                sizes.append(max(sizes[-1], change.offset + len(change.data)))
+            else:
+                sizes.append(change.size)
         return sizes
 
 
@@ -216,8 +222,8 @@ def as_bytes(change: Write | Resize, size: int) -> tuple[int, bytes]:
     return change.size, bytes(max(0, size - change.size))
 
 
-def sectors(offset: int, data: bytes, sector: int) -> Iterator[tuple[int, bytes]]:
-    """The pieces of a write, none of which crosses the end of a sector."""
+def pieces(offset: int, data: bytes, sector: int) -> Iterator[tuple[int, bytes]]:
+    """A write, divided where sectors meet."""
     first = 0
     while first < len(data):
         end = min(len(data), first + sector - (offset + first) % sector)
@@ -225,7 +231,7 @@ def sectors(offset: int, data: bytes, sector: int) -> Iterator[tuple[int, bytes]
         first = end
 
 
-def overwrite(content: bytearray, offset: int, data: bytes) -> None:
+def overwrite(content: bytearray, offset: int, data: bytes | bytearray) -> None:
     if offset > len(content):
         resize(content, offset)
     content[offset : offset + len(data)] = data

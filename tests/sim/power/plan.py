@@ -1,7 +1,7 @@
 """What a recorded store is asked to store, and what it must then hold: both follow from the seed alone.
 
-The rows are those of a replica: entries of several origins (small, large, deletes, some that expire), heads and ranges
-beyond them, marks, records. Every commit carries its number in a mark, so a store says by itself up to which
+The rows are those of a replica: entries of several origins (small, large, deletes, some that expire), heads and
+ranges beyond them, marks, records. Every commit carries its number in a mark, so a store says by itself up to which
 commit it is, and must then be exactly what the commits up to that one make.
 """
 
@@ -55,10 +55,10 @@ class Contents:
                     made.coverage[row.node, row.lineage] = Coverage(row.head, row.beyond)
                 case MarkRow():
                     made.marks[row.name] = row.value
-                case RecordRow(value=None):
-                    made.records.pop((row.kind, row.key), None)
-                case RecordRow():
-                    made.records[row.kind, row.key] = row.value
+                case RecordRow(kind, key, None):
+                    made.records.pop((kind, key), None)
+                case RecordRow(kind, key, bytes(value)):
+                    made.records[kind, key] = value
         return made
 
     def unlike(self, other: Contents) -> list[str]:
@@ -72,11 +72,12 @@ class Contents:
 
 
 def read(reader: Reader) -> Contents:
-    """Through the product's own eyes; by key and by origin, which are two indexes. Raises DamagedRow."""
+    """As the product reads, by key and by origin, which are two indexes. Raises DamagedRow or IndexesDiffer."""
     coverage = reader.coverage()
     by_key = [entry for keyspace in KEYSPACES for entry in reader.scan(keyspace, b"", None)]
     by_origin = [entry for origin in coverage for entry in reader.by_origin(origin, 0)]
-    assert sorted(by_key, key=dot) == sorted(by_origin, key=dot), "the two indexes differ"
+    if sorted(by_key, key=dot) != sorted(by_origin, key=dot):
+        raise IndexesDiffer("entries by key and by origin are not the same")
     marks = {name: value for name in MARKS if (value := reader.mark(name)) is not None}
     records = {(kind, key): value for kind in KINDS for key, value in reader.records(kind).items()}
     return Contents({(entry.keyspace, entry.key): entry for entry in by_key}, coverage, marks, records)
@@ -84,6 +85,10 @@ def read(reader: Reader) -> Contents:
 
 def dot(entry: Entry) -> tuple[bytes, int, int]:
     return (entry.node, entry.lineage, entry.seq)
+
+
+class IndexesDiffer(Exception):
+    """A row is reached one way and not the other."""
 
 
 class Plan:

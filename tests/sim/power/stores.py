@@ -10,11 +10,11 @@ import msgspec
 from peernode.store.writer import Writer
 from protocol.effects import Stage
 
-CHECKPOINT_EVERY = 5
+CHECKPOINT_GROUPS = 4
 
 
 class SyncsAtCheckpoints(Writer):
-    """`synchronous=NORMAL`: a commit returns when it is written."""
+    """`synchronous=NORMAL`: a commit returns when it is written, and is durable at some later time."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -30,20 +30,20 @@ class NeverSyncs(Writer):
 
 
 class CommitsLater(Writer):
-    """Acknowledges a group whose transaction is still open; the next group commits it."""
+    """Acknowledges a group whose transaction is still open; the next group, or the end, commits it."""
+
+    def close(self) -> None:
+        self._settle()
+        super().close()
 
     def _transact(self, stages: Iterable[Stage]) -> None:
-        self.settle()
+        self._settle()
         self._connection.execute("BEGIN IMMEDIATE")
         self._write(stages)
 
-    def settle(self) -> None:
+    def _settle(self) -> None:
         if self._connection.in_transaction:
             self._connection.execute("COMMIT")
-
-    def close(self) -> None:
-        self.settle()
-        super().close()
 
 
 class CommitsInHalves(Writer):
@@ -56,7 +56,7 @@ class CommitsInHalves(Writer):
                 super()._transact([msgspec.structs.replace(stage, rows=rows)])
 
 
-class ChecksPointsUnsynced(Writer):
+class CheckpointsUnsynced(Writer):
     """Syncs each commit, but not the database before the WAL that holds the same pages is written over."""
 
     def __init__(self, path: Path) -> None:
@@ -66,33 +66,18 @@ class ChecksPointsUnsynced(Writer):
     def _transact(self, stages: Iterable[Stage]) -> None:
         super()._transact(stages)
         self._groups += 1
-        if self._groups % CHECKPOINT_EVERY == 0:
+        if self._groups % CHECKPOINT_GROUPS == 0:
             self._connection.execute("PRAGMA synchronous=OFF")
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             self._connection.execute("PRAGMA synchronous=FULL")
 
 
-class Fixed(Writer):
+class StartsClean(Writer):
+    """Removes what looks like leftovers beside the database."""
+
     def __init__(self, path: Path) -> None:
-        renew(path.with_name(path.name + "-wal"))
+        path.with_name(f"{path.name}-wal").unlink(missing_ok=True)
         super().__init__(path)
-
-
-def renew(wal: Path) -> None:
-    import os
-    if not wal.exists():
-        return
-    aside = wal.with_name(f"{wal.name}.new")
-    with aside.open("wb") as file:
-        file.write(wal.read_bytes())
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(wal)
-    folder = os.open(wal.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 class KeepsAJournal(Writer):
@@ -103,8 +88,8 @@ class KeepsAJournal(Writer):
         self._connection.execute("PRAGMA journal_mode=DELETE")
 
 
-class KeepsTheJournalInMemory(Writer):
-    """Pages are overwritten in place, and what they held is nowhere on the disk."""
+class KeepsItsJournalInMemory(Writer):
+    """Pages are overwritten in place, and what they held before is nowhere on the disk."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -115,13 +100,13 @@ STORES: dict[str, type[Writer]] = {
     store.__name__: store
     for store in (
         Writer,
-        Fixed,
         SyncsAtCheckpoints,
         NeverSyncs,
         CommitsLater,
         CommitsInHalves,
-        ChecksPointsUnsynced,
+        CheckpointsUnsynced,
+        StartsClean,
         KeepsAJournal,
-        KeepsTheJournalInMemory,
+        KeepsItsJournalInMemory,
     )
 }

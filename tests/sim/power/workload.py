@@ -1,18 +1,20 @@
-"""The process that is recorded: the daemon's store, as `peernode.daemon.serve` puts it together, fed from a plan.
+"""The process that is recorded: the daemon's store, put together as `peernode.daemon.serve` does, fed from a plan.
 
-A store's life ends well, or is cut short by a fault that strace puts into a system call; the next life goes on where the store
-says that it is. What is acknowledged is told in a file of its own, by the thread that would tell the core.
+A store has several lives. In some a fault is put into a system call by strace: no space (which the store must
+outlive), SIGKILL, a sync that fails. The next life goes on where the store says that it is. What is acknowledged is
+told in a file of its own, by the thread that tells the core.
 
 Which commits make one group would depend on the speed of two threads. So the store's thread is held, when a burst is
-stored, until all of the next one is queued: the same seed asks the same of the kernel each time.
+stored, until all of the next one is queued: the same case asks the same of the kernel each time.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +22,10 @@ from queue import SimpleQueue
 from random import Random
 from threading import Semaphore
 
+import msgspec
+
 from peernode.store.committer import Outcome, Stored, ThreadCommitter
 from peernode.store.reader import Reader
-from peernode.store.writer import Writer
 from protocol.effects import Stage
 
 from .plan import Plan, read
@@ -30,122 +33,158 @@ from .stores import STORES
 
 STORE = "store"
 DATABASE = "store.sqlite"
-MARKS = "acknowledged"
+WAL = f"{STORE}/{DATABASE}-wal"
+INDEX = f"{STORE}/{DATABASE}-shm"
+ACKNOWLEDGED = "acknowledged"
+BROKEN = 3
+"""The exit code of a process whose store failed, as a daemon then stops."""
 WAIT_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Put into the given call of the store's thread, counted from its start."""
+class Fault(msgspec.Struct, frozen=True):
+    """Put by strace into the n-th such call of each thread."""
 
     call: str
     what: str
     when: int
 
 
+FAULTS: dict[str, Callable[[Random], Fault]] = {
+    "full": lambda random: Fault("pwrite64", "error=ENOSPC", random.randint(30, 120)),
+    "killed": lambda random: Fault("fdatasync", "signal=KILL", random.randint(1, 8)),
+    "torn": lambda random: Fault("pwrite64", "signal=KILL", random.randint(20, 120)),
+    # Not the second, which is that of the folder: SQLite takes no notice when that one fails.
+    "failed": lambda random: Fault("fdatasync", "error=EIO", random.choice([1, 3, 4, 5, 6])),
+}
+"""A write finds no space; killed with a commit written and not synced; killed amid the writes; a sync fails."""
+
+
+class Case(msgspec.Struct, frozen=True):
+    """All that a recording depends on."""
+
+    seed: int
+    commits: int
+    faults: tuple[str, ...] = ()
+    store: str = "Writer"
+    is_read: bool = True
+    """Whether a reader sometimes keeps what it saw: a checkpoint then cannot finish, and the WAL grows."""
+
+    @property
+    def plan(self) -> Plan:
+        return Plan(self.seed, self.commits)
+
+    @property
+    def lives(self) -> list[Life]:
+        """First and last a calm one; the commits are shared out evenly."""
+        random = Random(f"{self.seed}/lives")
+        names = random.sample(self.faults, len(self.faults))
+        faults = [None, *(FAULTS[name](random) for name in names), None] if names else [None]
+        return [
+            Life(self.commits * number // len(faults), fault, self.is_read and not waits_for_readers(fault))
+            for number, fault in enumerate(faults, start=1)
+        ]
+
+
 @dataclass(frozen=True, slots=True)
 class Life:
-    """One process: it ends with this commit, unless a fault ends it."""
+    """One process: it ends with this commit, unless a fault ends it before."""
 
     last: int
-    fault: Fault | None = None
-
-    @property
-    def is_killed(self) -> bool:
-        return self.fault is not None and self.fault.what.startswith("signal")
-
-    @property
-    def has_full_disk(self) -> bool:
-        return self.fault is not None and self.fault.what == "error=ENOSPC"
+    fault: Fault | None
+    is_read: bool
 
 
-def lives(seed: int, commits: int) -> list[Life]:
-    """A new store; one whose disk is full for a moment; one that is killed while it commits; one more."""
-    random = Random(f"{seed}/lives")
-    call, when = random.choice([("fdatasync", random.randint(4, 10)), ("pwrite64", random.randint(20, 150))])
-    return [
-        Life(commits // 4),
-        Life(commits // 2, Fault("pwrite64", "error=ENOSPC", random.randint(5, 150))),
-        Life(commits * 3 // 4, Fault(call, "signal=KILL", when)),
-        Life(commits * 7 // 8, Fault("fdatasync", "error=EIO", random.randint(3, 9))),
-        Life(commits),
-    ]
-
-
+@dataclass(frozen=True, slots=True)
 class Burst:
     """Commits that wait for the store together."""
 
-    def __init__(self, stages: tuple[Stage, ...], random: Random) -> None:
-        self.stages = stages
-        self.is_watched = random.random() < 0
-        """Whether a reader keeps what it saw before: a checkpoint then cannot finish, and the WAL grows."""
+    stages: tuple[Stage, ...]
+    is_read: bool
+    """Whether a reader keeps what it saw before."""
+
+
+def waits_for_readers(fault: Fault | None) -> bool:
+    """A store without space waits seconds for readers to let it move the whole WAL."""
+    return fault is not None and fault.what == "error=ENOSPC"
 
 
 def bursts(stages: tuple[Stage, ...], random: Random) -> Iterator[Burst]:
     """The first has one commit: nothing holds the store's thread yet."""
     first, size = 0, 1
     while first < len(stages):
-        yield Burst(stages[first : first + size], random)
-        first, size = first + size, random.choice([1, 1, 1, 2, 5, 20])
+        yield Burst(stages[first : first + size], random.random() < 0.3)
+        first, size = first + size, random.choice([1, 1, 1, 1, 2, 3, 16])
 
 
 class Session:
-    """One life of the store."""
+    """One life of the store. Raises sqlite3.Error when it does not begin."""
 
-    def __init__(self, folder: Path, store: str) -> None:
+    def __init__(self, case: Case, folder: Path) -> None:
         (folder / STORE).mkdir(exist_ok=True)
-        self._marks = os.open(folder / MARKS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self.writer: Writer = STORES[store](folder / STORE / DATABASE)
+        self._told = os.open(folder / ACKNOWLEDGED, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self.writer = STORES[case.store](folder / STORE / DATABASE)
         self.reader = Reader(folder / STORE / DATABASE)
         self._outcomes: SimpleQueue[Outcome] = SimpleQueue()
-        self._held = Semaphore(0)
+        self._queued = Semaphore(0)
         self._last = 0
 
-    def run(self, stages: tuple[Stage, ...], random: Random) -> None:
-        self.writer.apply(stages[:1])  # as a daemon's run begins
+    def run(self, stages: tuple[Stage, ...], life: Life, random: Random) -> bool:
+        """Whether all was stored."""
+        self.writer.apply(stages[:1])  # as a run of the daemon begins
         self._acknowledge(stages[:1])
         committer = ThreadCommitter(self.writer, self._deliver)
-        for number, burst in enumerate(bursts(stages[1:], random)):
-            with self.reader.snapshot() if burst.is_watched else nullcontext():
-                self.reader.mark("hlc")
-                self._last = burst.stages[-1].number
-                for stage in burst.stages:
-                    committer.submit(stage)
-                if number:
-                    self._held.release()
-                while self._wait() != self._last:
-                    pass
-        self._held.release()
-        committer.close()
-        self.reader.close()
+        try:
+            return all(
+                self._store(committer, burst, burst.is_read and life.is_read)
+                for burst in bursts(stages[1:], random)
+            )
+        finally:
+            self._queued.release()
+            committer.close()
+            self.reader.close()
 
-    def _wait(self) -> int:
-        outcome = self._outcomes.get(timeout=WAIT_S)
-        if not isinstance(outcome, Stored):
-            print(outcome); os._exit(0)
-        return outcome.stages[-1].number
+    def _store(self, committer: ThreadCommitter, burst: Burst, is_read: bool) -> bool:
+        with self.reader.snapshot() if is_read else nullcontext():
+            self.reader.mark("hlc")
+            is_first, self._last = self._last == 0, burst.stages[-1].number
+            for stage in burst.stages:
+                committer.submit(stage)
+            if not is_first:
+                self._queued.release()
+            while isinstance(outcome := self._outcomes.get(timeout=WAIT_S), Stored):
+                if outcome.stages[-1].number == self._last:
+                    return True
+        return False
 
     def _deliver(self, outcome: Outcome) -> None:
         """In the store's thread."""
-        is_stored = isinstance(outcome, Stored)
-        if is_stored:
-            self._acknowledge(outcome.stages)
+        if not isinstance(outcome, Stored):
+            self._outcomes.put(outcome)
+            return
+        self._acknowledge(outcome.stages)
+        is_last = outcome.stages[-1].number == self._last
         self._outcomes.put(outcome)
-        if is_stored and outcome.stages[-1].number == self._last:
-            self._held.acquire()
+        if is_last:
+            self._queued.acquire()
 
     def _acknowledge(self, stages: tuple[Stage, ...]) -> None:
-        os.write(self._marks, b"%d\n" % stages[-1].number)
+        os.write(self._told, b"%d\n" % stages[-1].number)
 
 
-def live(folder: Path, seed: int, commits: int, number: int, store: str) -> None:
-    life = lives(seed, commits)[number]
-    session = Session(folder, store)
-    done = read(session.reader).commit
-    session.run(Plan(seed, life.last).stages[done:], Random(f"{seed}/bursts/{number}"))
-    if (folder / STORE / f"{DATABASE}-shm").exists():
-        shutil.copy(folder / STORE / f"{DATABASE}-shm", folder / f"wal-index-{number}")
+def live(case: Case, number: int, folder: Path) -> int:
+    """One life; its exit code."""
+    life = case.lives[number]
+    try:
+        session = Session(case, folder)
+        done = read(session.reader).commit
+        is_well = session.run(case.plan.stages[done : life.last], life, Random(f"{case.seed}/{number}"))
+    except sqlite3.Error as error:
+        print(error, file=sys.stderr)
+        return BROKEN
+    if (folder / INDEX).exists():
+        shutil.copy(folder / INDEX, folder / f"index-{number}")
+    return 0 if is_well else BROKEN
 
 
 if __name__ == "__main__":
-    live(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
+    sys.exit(live(msgspec.json.decode(sys.argv[1], type=Case), int(sys.argv[2]), Path(sys.argv[3])))
