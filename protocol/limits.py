@@ -42,6 +42,9 @@ PATH_LENGTH_MAX = 16
 BATCH_BYTES_MAX = 512 * 1024
 """Payload of one batch: half a frame leaves room for the largest value that overshoots it."""
 
+KEYSPACES_REMEMBERED_MAX = 64
+"""Hashes of keyspace names that are not reckoned anew with each request; a name may fill a request of its own."""
+
 SYNC_CHUNK_BYTES_MAX = 256 * 1024
 """One chunk of a sync session: the sender reads it in one go, the receiver commits it in one go."""
 

@@ -122,6 +122,7 @@ class Writes:
         self.under_way: deque[tuple[int, Batch]] = deque()
 
     def takes(self, batch: Batch) -> bool:
+        """Whether it may be sent now; the first always."""
         has_room = len(self.under_way) < BATCHES_MAX and self._node.has_room(len(self.under_way))
         return has_room and all(batch.keys.isdisjoint(other.keys) for _, other in self.under_way)
 
@@ -136,7 +137,7 @@ class Writes:
             try:
                 answer = self._node.answer_to(number)
             except NoDaemon:
-                self._connect(until_s)
+                self._reconnect(until_s)
                 continue
             if isinstance(answer, PeernodeError):
                 self._try_again(answer, batch, until_s)
@@ -151,11 +152,11 @@ class Writes:
         time.sleep(PAUSE_S)
         self.under_way[0] = (self._ask(batch), batch)
 
-    def _connect(self, until_s: float) -> None:
+    def _reconnect(self, until_s: float) -> None:
         """Connect again, and send again all that is under way. Raises NoDaemon."""
         while True:
             try:
-                self._node.connect()
+                self._node.reconnect()
                 self.under_way = deque((self._ask(batch), batch) for _, batch in self.under_way)
                 return
             except NoDaemon:

@@ -43,7 +43,7 @@ class Wire:
     def __init__(self, path: Path, *, timeout_s: float = 5.0) -> None:
         self.path, self.timeout_s = path, timeout_s
         self._next_id = 0
-        self.connect()
+        self._connect()
 
     def __enter__(self) -> Self:
         return self
@@ -56,23 +56,10 @@ class Wire:
     def close(self) -> None:
         self._sock.close()
 
-    def connect(self) -> None:
+    def reconnect(self) -> None:
         """Begin anew, on a new connection: what was under way has no answer. Raises NoDaemon."""
-        self._sock = sockets.socket(sockets.AF_UNIX)
-        self._sock.settimeout(self.timeout_s)
-        try:
-            self._sock.connect(str(self.path))
-        except OSError as error:
-            self._sock.close()
-            hint = "start one with: peernode run"
-            raise NoDaemon(
-                f"no daemon answers at {self.path} ({error.strerror or error})", hint=hint
-            ) from None
-        self._sock.setblocking(False)
-        self._unpacker = msgpack.Unpacker(raw=False, max_buffer_size=ANSWER_BYTES_MAX, max_ext_len=0)
-        self._unsent = bytearray()
-        self._awaited: set[int] = set()
-        self._answers: dict[int, Any] = {}
+        self.close()
+        self._connect()
 
     # Calls
 
@@ -94,7 +81,7 @@ class Wire:
         try:
             while True:
                 while self.has_room(len(under_way)) and (request := next(source, None)) is not None:
-                    under_way.append(self.ask(request[0], **request[1]))
+                    under_way.append(self._queue(*request))
                 if not under_way:
                     return
                 yield self.answer_to(under_way[0])
@@ -106,14 +93,9 @@ class Wire:
 
     def ask(self, method: str, /, **params: Any) -> int:
         """Send a request without waiting; its number is for `answer_to`."""
-        if self._sock.fileno() < 0:
-            raise NoDaemon(f"this connection to {self.path} is closed", hint="connect again")
-        self._next_id += 1
-        given = {name: value for name, value in params.items() if value is not None}
-        self._unsent += msgpack.packb((REQUEST, self._next_id, method, [given]))
-        self._awaited.add(self._next_id)
+        number = self._queue(method, params)
         self._send()
-        return self._next_id
+        return number
 
     def answer_to(self, number: int) -> Any:
         """Wait for the answer to a request; an error is returned as a PeernodeError."""
@@ -132,13 +114,42 @@ class Wire:
             self._answers.pop(number, None)
 
     def has_room(self, under_way: int) -> bool:
-        """Whether one more request beside so many would be taken soon."""
-        return under_way < REQUESTS_MAX and len(self._unsent) < UNSENT_BYTES_MAX
+        """Whether to send one more request beside so many of the same kind; the first always."""
+        return not under_way or (under_way < REQUESTS_MAX and len(self._unsent) < UNSENT_BYTES_MAX)
 
     # Bytes
 
+    def _connect(self) -> None:
+        self._sock = sockets.socket(sockets.AF_UNIX)
+        self._sock.settimeout(self.timeout_s)
+        try:
+            self._sock.connect(str(self.path))
+        except OSError as error:
+            self._sock.close()
+            hint = "start one with: peernode run"
+            raise NoDaemon(
+                f"no daemon answers at {self.path} ({error.strerror or error})", hint=hint
+            ) from None
+        self._sock.setblocking(False)
+        self._unpacker = msgpack.Unpacker(raw=False, max_buffer_size=ANSWER_BYTES_MAX, max_ext_len=0)
+        self._unsent = bytearray()
+        self._awaited: set[int] = set()
+        self._answers: dict[int, Any] = {}
+
+    def _queue(self, method: str, params: dict[str, Any]) -> int:
+        """Send it with whatever is sent next: many in one go cost the daemon one waking."""
+        if self._sock.fileno() < 0:
+            raise NoDaemon(f"this connection to {self.path} is closed", hint="connect again")
+        self._next_id += 1
+        given = {name: value for name, value in params.items() if value is not None}
+        self._unsent += msgpack.packb((REQUEST, self._next_id, method, [given]))
+        self._awaited.add(self._next_id)
+        return self._next_id
+
     def _wait_for(self, number: int) -> None:
         until_s = time.monotonic() + self.timeout_s
+        if number not in self._answers:
+            self._send()
         while number not in self._answers:
             poller = select.poll()
             poller.register(self._sock, select.POLLIN | (select.POLLOUT if self._unsent else 0))

@@ -16,7 +16,8 @@ class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Check what a client sent. Raises msgspec.ValidationError or TypeError, which say what is wrong."""
         given = cls._named(params)
         for name in bytes_fields(cls):
-            given = {**given, name: as_bytes(given[name])} if name in given else given
+            if isinstance(given.get(name), str):  # msgspec would take it for base64
+                given = {**given, name: as_bytes(given[name])}
         return msgspec.convert(given, cls)
 
     @classmethod

@@ -6,11 +6,10 @@ Runs in the main thread on a connection that cannot write. The cache holds what 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from cachetools import LRUCache
 
 from protocol.effects import Entry, Stage
 from protocol.replica.coverage import Coverage, decode_ranges
@@ -33,7 +32,7 @@ class Reader:
         self._connection = open_reader(path)
         self._origins: dict[int, Origin] = {}
         self._ids: dict[Origin, int] = {}
-        self._cache: LRUCache[Slot, Entry] = LRUCache(CACHE_BYTES_MAX, getsizeof=_size)
+        self._cache = EntryCache(CACHE_BYTES_MAX)
 
     def get(self, keyspace: int, key: bytes) -> Entry | None:
         slot = (keyspace, key)
@@ -46,7 +45,7 @@ class Reader:
         if row is None:
             return None
         entry = self._entry(row)
-        self._cache[slot] = entry
+        self._cache.keep(slot, entry)
         return entry
 
     def scan(self, keyspace: int, prefix: bytes, after: bytes | None) -> Iterator[Entry]:
@@ -99,7 +98,7 @@ class Reader:
         for stage in stages:
             for row in stage.rows:
                 if isinstance(row, Entry):
-                    self._cache[row.keyspace, row.key] = row
+                    self._cache.keep((row.keyspace, row.key), row)
 
     def close(self) -> None:
         self._connection.close()
@@ -138,6 +137,30 @@ class Reader:
         for number, node, lineage in self._connection.execute("SELECT id, node, lineage FROM origin"):
             self._origins[number] = (NodeId(node), lineage)
             self._ids[NodeId(node), lineage] = number
+
+
+class EntryCache:
+    """Entries by slot, bounded in bytes: what was used least recently leaves first."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_left = bytes_max
+        self._entries: OrderedDict[Slot, Entry] = OrderedDict()  # what was used last is last
+
+    def get(self, slot: Slot) -> Entry | None:
+        entry = self._entries.get(slot)
+        if entry is not None:
+            self._entries.move_to_end(slot)
+        return entry
+
+    def keep(self, slot: Slot, entry: Entry) -> None:
+        replaced = self._entries.pop(slot, None)
+        if replaced is not None:
+            self._bytes_left += _size(replaced)
+        self._entries[slot] = entry
+        self._bytes_left -= _size(entry)
+        while self._bytes_left < 0:
+            _, oldest = self._entries.popitem(last=False)
+            self._bytes_left += _size(oldest)
 
 
 def _size(entry: Entry) -> int:

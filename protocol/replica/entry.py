@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import blake2b
 
 import msgspec
 
 from ..effects import Entry
+from ..limits import KEYSPACES_REMEMBERED_MAX, MEMBERS_MAX
 from ..types import NodeId, Payload, node_text
 from ..wire.fields import Counter, KeyBytes, Stamp, ValueBytes
 from .store import Origin
@@ -40,6 +42,7 @@ def row_bytes(entry: Entry) -> int:
     return len(entry.key) + len(entry.value or b"") + 48
 
 
+@lru_cache(KEYSPACES_REMEMBERED_MAX)
 def keyspace_id(name: str, policy: str = "lww") -> int:
     """63 bits of the hash of name and policy: two creators on two sides of a split mean the same keyspace."""
     digest = blake2b(
@@ -58,7 +61,12 @@ def item_hash(entry: Entry) -> int:
 
 def version_text(entry: Entry) -> str:
     """The version as an opaque printable string: equal strings mean the same write."""
-    return f"{entry.hlc:x}-{node_text(entry.node)[:16]}-{entry.lineage:x}-{entry.seq:x}"
+    return f"{entry.hlc:x}-{_short(entry.node)}-{entry.lineage:x}-{entry.seq:x}"
+
+
+@lru_cache(MEMBERS_MAX)
+def _short(node: NodeId) -> str:
+    return node_text(node)[:16]
 
 
 def origin_of(entry: Entry) -> tuple[NodeId, int]:

@@ -19,13 +19,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from peernode.client.bulk import VALUE_BYTES_MAX
 from peernode.cluster import LocalCluster
 
 from ..waiting import wait_until
 
 STDLIB = Path(sysconfig.get_path("stdlib"))
 LEFT_OUT = ("site-packages", "__pycache__")
-VALUE_BYTES_MAX = 256 * 1024
 PATIENCE_S = 120.0
 
 

@@ -203,7 +203,7 @@ def test_subscriptions_of_one_client_are_bounded(on: Clients) -> None:
         answers = notices.call_many([("cache.subscribe", {})] * 256)
 
         assert [answer["subscription"] for answer in answers[:255]] == list(range(2, 257))
-        assert (answers[255].code, notices.cache_stats()["subscriptions"]) == ("overloaded", 256)
+        assert (answers[255].code, on["a"].cache_stats()["subscriptions"]) == ("overloaded", 256)
 
 
 # Refusals

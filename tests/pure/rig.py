@@ -88,14 +88,21 @@ class Peer:
 class Rig:
     """`staged` is what the node wants stored and the test has not yet let the disk have."""
 
-    def __init__(self, name: str = "me", disk: Disk | None = None, run: int = 1, **config: Any) -> None:
+    def __init__(
+        self,
+        name: str = "me",
+        disk: Disk | None = None,
+        run: int = 1,
+        identity: Identity | None = None,
+        **config: Any,
+    ) -> None:
         self.disk = disk or Disk()
         self.now_s = 100.0
         self.keys = SigningKeys(AUTHORITY, name)
         self.staged: deque[Stage] = deque()
         self.links: dict[str, LinkId] = {}
         self._link_ids = 0
-        identity = Identity(run, run - 1, 1)
+        identity = identity or Identity(run, run - 1, 1)
         self.node = Node(
             Config(name, f"{name}:1", **config), self.keys, self.disk, Random(1), identity, self.now
         )
@@ -135,6 +142,12 @@ class Rig:
         return effects
 
     # Peers
+
+    def measure(self, peer: Peer, ahead_ms: int = 0, round_trip_ms: int = 10) -> list[Effect]:
+        """A heartbeat that echoes the node's own, held for 200 ms, from a peer whose clock is so far ahead."""
+        echo = (self.keys.node_id[:8], int(self.now_s * 1000) - 200 - round_trip_ms, 200)
+        steady_ms = self.node.time.steady_ms(self.now) + ahead_ms - round_trip_ms // 2
+        return self.receive(peer, peer.says(Heartbeat(0, 1, steady_ms, 0, b"", [], [], [echo])))
 
     def link(self, peer: Peer, dialled: str | None = None, *, seed: bool = False) -> list[Effect]:
         self._link_ids += 1

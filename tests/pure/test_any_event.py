@@ -93,7 +93,9 @@ EVENTS: dict[type[Event], st.SearchStrategy[Event]] = {
         PutMany,
         ref,
         keyspace,
-        st.lists(st.tuples(some_keys, st.binary(max_size=2), ref | ttls_ms), min_size=1, max_size=3).map(tuple),
+        st.lists(st.tuples(some_keys, st.binary(max_size=2), ref | ttls_ms), min_size=1, max_size=3).map(
+            tuple
+        ),
         acks,
         waits_ms,
         requests,
@@ -128,7 +130,12 @@ class AnyEvent(RuleBasedStateMachine):
         durable = self.rig.disk.coverage()
         for _, payload in said(effects):
             match payload:
-                case Heartbeat(heads=heads) | Pull(vector=heads) | Chunk(cut=list(heads)) | Holding(heads=heads):
+                case (
+                    Heartbeat(heads=heads)
+                    | Pull(vector=heads)
+                    | Chunk(cut=list(heads))
+                    | Holding(heads=heads)
+                ):
                     assert all(head <= durable[node, lineage].head for node, lineage, head in heads)
                 case Batch(lineage=lineage, last=last):
                     assert last <= durable[self.rig.keys.node_id, lineage].head

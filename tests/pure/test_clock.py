@@ -253,19 +253,12 @@ def test_a_stamp_from_the_future_waits() -> None:
 # In a node
 
 
-def beat(rig: Rig, peer: Peer, ahead_ms: int, round_trip_ms: int) -> bytes:
-    """A heartbeat that echoes the node's own, after 200 ms, from a peer whose clock is so far ahead of it."""
-    echo = (rig.keys.node_id[:8], int(rig.now_s * 1000) - 200 - round_trip_ms, 200)
-    steady_ms = rig.node.time.steady_ms(rig.now) + ahead_ms - round_trip_ms // 2
-    return peer.says(Heartbeat(0, 1, steady_ms, 0, b"", [], [], [echo]))
-
-
 def test_a_node_measures_its_peers_and_stamps_by_cluster_time() -> None:
     """What it tells of its own clock is the steady one, never the corrected one."""
     rig, b, c = Rig().start(), Peer("b"), Peer("c")
     for peer in (b, c):
         rig.join(peer)
-        rig.receive(peer, beat(rig, peer, ahead_ms=600_000, round_trip_ms=10))
+        rig.measure(peer, ahead_ms=600_000)
     rig.handle(Put(None, "default", b"k", b"v", ttl_ms=1_000))
     (written,) = outcomes(rig.commit())
     assert isinstance(written, Written)

@@ -64,7 +64,9 @@ class Store:
 
 
 def new_sync(config: Config, replica: Replica, disk: Disk) -> Sync:
-    settling = Settling(config, Identity(1, 0, 1), replica, ClusterTime(Instant(0.0, 0)), lambda: 0, Random(1))
+    settling = Settling(
+        config, Identity(1, 0, 1), replica, ClusterTime(Instant(0.0, 0)), lambda: 0, Random(1)
+    )
     return Sync(config, replica, disk, settling)
 
 

@@ -169,7 +169,7 @@ class Daemon(Wire):
         self.asked: list[tuple[bytes, list[bytes]]] = []
         self.connections = 1
 
-    def connect(self) -> None:
+    def reconnect(self) -> None:
         self.connections += 1
 
     def ask(self, method: str, /, **params: Any) -> int:

@@ -1,9 +1,10 @@
-"""`python -m tests.sim.power`: many recordings, many cuts of each; or one cut again, its files kept to look at."""
+"""`python -m tests.sim.power`: many recordings, many cuts of each; or one cut again, to look at its files."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from .cuts import scratch, told, violations
@@ -21,8 +22,8 @@ def main() -> int:
     return 1 if found else 0
 
 
-def cut_many(case: Case, numbers: range | list[int], keep: Path | None) -> int:
-    """Returns how many cuts break a promise; the files of the last of them are kept."""
+def cut_many(case: Case, numbers: Sequence[int], keep: Path | None) -> int:
+    """Returns how many cuts break a promise."""
     found = 0
     with scratch() as folder:
         recording = record(case, folder / "recording")
@@ -31,7 +32,7 @@ def cut_many(case: Case, numbers: range | list[int], keep: Path | None) -> int:
             found += 1
             print(told(case, image, violation), flush=True)
             if keep is not None:
-                image.lay_out(keep)
+                image.lay_out(keep / f"seed-{case.seed}-cut-{image.cut.number}")
     return found
 
 
@@ -46,7 +47,10 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="this recording only")
     parser.add_argument("--cut", type=int, help="this cut only")
     parser.add_argument(
-        "--keep", type=Path, metavar="FOLDER", help="the files of a broken cut, as the power left them"
+        "--keep",
+        type=Path,
+        metavar="FOLDER",
+        help="put the files of broken cuts there, as the power left them",
     )
     parser.add_argument("--commits", type=int, default=120, help="of each recording")
     parser.add_argument("--faults", nargs="*", choices=FAULTS, default=["full", "killed", "torn"])

@@ -7,7 +7,8 @@ It promises as little as SQLite can live with:
   of a page without its ends. Of several writes to one sector, any first few are there. A lost sector holds what it
   held before or, when the cut *garbles*, anything at all, but only in the bytes that were being written: what
   stands beside them is never harmed (SQLite calls that powersafe overwrite, and counts on it).
-- A file has any of the sizes that it had since its last sync, whatever became of its bytes; a hole reads as zeros.
+- A file has any of the sizes that it had since its last sync, whatever became of its bytes; a hole reads as zeros. It
+  is cut in one step, as a size is one number: SQLite counts on that too, when it empties its WAL.
 - A name that was made, moved or removed is sure once the folder was synced; each is lost by itself.
 - When a sync fails, the kernel has said so once. It goes on showing what was written, takes it for clean, and never
   writes it again ("Can Applications Recover from fsync Failures?", USENIX ATC 2020, for ext4 and XFS).
@@ -187,32 +188,40 @@ class File:
         self._pending.clear()
 
     def after_cut(self, weather: Weather, random: Random) -> bytes:
-        content = bytearray(self._durable)
+        content, size = bytearray(self._durable), len(self._durable)
         lost: set[int] = set()
-        for change in self._pending:
-            for offset, piece in pieces(*as_bytes(change, len(content)), weather.sector):
-                sector = offset // weather.sector
-                if sector in lost:
-                    continue  # what came later did not reach the disk either
-                if random.random() < weather.kept:
-                    overwrite(content, offset, piece)
-                    continue
-                lost.add(sector)
-                if weather.garbles:
-                    overwrite(content, offset, random.randbytes(len(piece)))
-        sizes = self._sizes()
-        resize(content, sizes[-1] if random.random() < weather.kept else random.choice(sizes))
+        last = len(self._pending)
+        sized = last if random.random() < weather.kept else random.randint(0, last)
+        for number, change in enumerate(self._pending):
+            if isinstance(change, Write):
+                self._write(content, change, lost, weather, random)
+            elif number < sized:
+                overwrite(content, *as_bytes(change, len(content)))
+            if number < sized:
+                size = size_after(change, size)
+        resize(content, size)
         return bytes(content)
 
-    def _sizes(self) -> list[int]:
-        """All that it had since the last sync."""
-        sizes = [len(self._durable)]
-        for change in self._pending:
-            if isinstance(change, Write):
-                sizes.append(max(sizes[-1], change.offset + len(change.data)))
-            else:
-                sizes.append(change.size)
-        return sizes
+    def _write(
+        self, content: bytearray, change: Write, lost: set[int], weather: Weather, random: Random
+    ) -> None:
+        """Perhaps. Of a sector that is `lost`, what came later did not reach the disk either."""
+        for offset, piece in pieces(change.offset, change.data, weather.sector):
+            sector = offset // weather.sector
+            if sector in lost:
+                continue
+            if random.random() < weather.kept:
+                overwrite(content, offset, piece)
+                continue
+            lost.add(sector)
+            if weather.garbles:
+                overwrite(content, offset, random.randbytes(len(piece)))
+
+
+def size_after(change: Write | Resize, size: int) -> int:
+    if isinstance(change, Write):
+        return max(size, change.offset + len(change.data))
+    return change.size
 
 
 def as_bytes(change: Write | Resize, size: int) -> tuple[int, bytes]:

@@ -67,6 +67,12 @@ def test_a_size_may_be_any_since_the_last_sync() -> None:
     assert {content[1024:] for content in contents if content} == {b"", bytes(512), NEW[:512]}
 
 
+def test_a_file_is_cut_in_one_step() -> None:
+    """All of its end is gone, or none."""
+    assert found(*MADE, Resize("a", 100)) == {OLD, OLD[:100]}
+    assert found(*MADE, Resize("a", 0), Resize("a", 9)) == {OLD, b"", bytes(9)}
+
+
 def test_a_name_needs_a_sync_of_its_folder() -> None:
     """Made, moved or removed; a sync of the file does not help."""
     assert found(Create("a"), Write("a", 0, OLD), Sync("a")) == {None, OLD}

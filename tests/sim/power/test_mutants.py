@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from .cuts import violations
 from .disk import Sync, SyncFolder
 from .recording import Recording, Step, record
 from .workload import DATABASE, STORE, WAL, Case
+
+pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 
 CUTS = range(100)
 SEED = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from .cuts import told, violations
 from .disk import Resize, Sync, SyncFailed, Write
 from .recording import Recording, Step, record
 from .workload import DATABASE, STORE, WAL, Case
+
+pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 
 SEEDS = (1, 2)
 CUTS = range(150)
