@@ -51,6 +51,9 @@ HEARTBEAT_HEADS_MAX = 32
 HEARTBEAT_ECHOES_MAX = 64
 """Echoed clocks in one heartbeat: one a link of the mesh."""
 
+HEARTBEAT_REPORTS_MAX = 64
+"""Members that one heartbeat reports as closed or unreachable: one a link of the mesh."""
+
 SCAN_ITEMS_MAX = 1000
 """Items of one page of a scan, whatever the caller asks for."""
 

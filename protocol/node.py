@@ -177,6 +177,7 @@ class Node:
     def handle(self, event: Event, now: Instant) -> list[Effect]:
         """Decide what follows from one event. The effects are to be performed in their order."""
         turn = Turn(now, CommitNumber(self._staged + 1))
+        self.membership.wake(now.mono_s)
         self._handlers[type(event)](turn, event)
         while turn.cut_links:
             link, why = turn.cut_links.popitem()
@@ -208,6 +209,7 @@ class Node:
     # The end of a turn
 
     def _finish(self, turn: Turn) -> list[Effect]:
+        self.membership.judge(turn)
         self.membership.save(turn)
         self.replica.seal(turn)
         effects = [self._leaving_as(effect) for effect in turn.effects]
@@ -301,7 +303,7 @@ class Node:
         self.membership.link_down(turn, link, why, duplicate=duplicate)
 
     def _on_probed(self, turn: Turn, event: Probed) -> None:
-        self.membership.probed(event.node, event.run, event.address)
+        self.membership.probed(turn, event.node, event.run, event.address)
 
     def _on_dial_failed(self, turn: Turn, event: DialFailed) -> None:
         self.membership.dial_failed(turn, event.address, event.node, event.outcome, event.detail)

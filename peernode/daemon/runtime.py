@@ -244,17 +244,18 @@ class Runtime:
         self.dispatch(DialFailed(dial.address, dial.node, outcome, detail))
 
     async def _reach(self, dial: Dial) -> tuple[Stream, Greeted]:
-        transport = await connect(dial.address)
+        transport = await connect(dial.address, dial.patience_s)
         stream = trio.SSLStream(transport, self.contexts.dial)
         try:
-            with trio.move_on_after(HANDSHAKE_S):
+            answer_s = dial.patience_s if dial.probe else HANDSHAKE_S
+            with trio.move_on_after(answer_s):
                 await stream.do_handshake()
                 peer = peer_of(stream, self.keys.cluster_id)
                 check_target(dial, peer)
                 hello = self.hello(probe=dial.probe)
                 greeted = await greet(stream, self.keys, self.node.registry, hello, peer, dialled=True)
                 return stream, greeted
-            raise DialError(DialOutcome.STALLED, f"connected, but no HELLO within {HANDSHAKE_S:.0f} s")
+            raise DialError(DialOutcome.STALLED, f"connected, but no HELLO within {answer_s:.1f} s")
         except BaseException:
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(stream)

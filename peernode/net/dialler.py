@@ -22,20 +22,20 @@ class DialError(Exception):
         self.outcome, self.detail = outcome, detail
 
 
-async def connect(address: str) -> trio.SocketStream:
+async def connect(address: str, patience_s: float = CONNECT_S) -> trio.SocketStream:
     """A TCP connection to host:port. Names are resolved anew each time. Raises DialError."""
     host, port = split_address(address)
-    with trio.move_on_after(CONNECT_S):
+    with trio.move_on_after(patience_s):
         try:
             found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
             raise DialError(DialOutcome.UNREACHABLE, f"{host} is not known: {error}") from None
         return await _connect_first([(family, target) for family, _, _, _, target in found])
-    raise DialError(DialOutcome.UNREACHABLE, f"no answer within {CONNECT_S:.0f} s")
+    raise DialError(DialOutcome.UNREACHABLE, f"no answer within {patience_s:.1f} s")
 
 
 async def _connect_first(targets: list[tuple[int, object]]) -> trio.SocketStream:
-    error: OSError | None = None
+    errors: list[OSError] = []
     for family, target in targets:
         sock = trio.socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -43,13 +43,14 @@ async def _connect_first(targets: list[tuple[int, object]]) -> trio.SocketStream
             return trio.SocketStream(sock)
         except OSError as failed:
             sock.close()
-            error = error or failed
+            errors.append(failed)
         except BaseException:
             sock.close()
             raise
-    if isinstance(error, ConnectionRefusedError):
+    others = [error for error in errors if not isinstance(error, ConnectionRefusedError)]
+    if errors and not others:
         raise DialError(DialOutcome.REFUSED, "connection refused")
-    raise DialError(DialOutcome.UNREACHABLE, str(error))
+    raise DialError(DialOutcome.UNREACHABLE, str(next(iter(others), "the name has no address")))
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -72,9 +73,10 @@ DEFAULT_PORT = 7755
 
 def outcome_of(fault: RemoteFault) -> DialOutcome:
     """What a refused handshake says about the address that was dialled."""
-    if fault.fault is Fault.SELF:
-        return DialOutcome.SELF
-    return DialOutcome.FAULT
+    return OUTCOMES.get(fault.fault, DialOutcome.FAULT)
+
+
+OUTCOMES = {Fault.SELF: DialOutcome.SELF, Fault.WRONG_PEER: DialOutcome.STRANGER}
 
 
 def check_target(dial: Dial, peer: bytes) -> None:

@@ -14,7 +14,7 @@ import trio
 
 from protocol.errors import Fault, RemoteFault
 
-from ..limits import HANDSHAKE_S, STRANGERS_MAX
+from ..limits import BACKLOG_MAX, HANDSHAKE_S, STRANGERS_MAX
 from ..log import Log
 from .dialler import STREAM_ERRORS, join_address
 from .enrol import KNOCK
@@ -33,7 +33,7 @@ async def open_listener(host: str, port: int) -> trio.socket.SocketType:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         await sock.bind((host, port))
-        sock.listen(256)
+        sock.listen(BACKLOG_MAX)
     except BaseException:
         sock.close()
         raise

@@ -19,6 +19,7 @@ from ..limits import (
     CREDENTIAL_CERTIFICATES_MAX,
     HEARTBEAT_ECHOES_MAX,
     HEARTBEAT_HEADS_MAX,
+    HEARTBEAT_REPORTS_MAX,
     NAME_CHARS_MAX,
     TAG_CHARS_MAX,
     TAGS_MAX,
@@ -26,6 +27,7 @@ from ..limits import (
 from ..types import Keys, Payload
 from ..wire.fields import Counter, Head
 from ..wire.registry import Route, Stream
+from .evidence import Report
 
 Text = Annotated[str, msgspec.Meta(max_length=TAG_CHARS_MAX)]
 Certificate = Annotated[bytes, msgspec.Meta(max_length=CERTIFICATE_BYTES_MAX)]
@@ -64,7 +66,8 @@ class Heartbeat(Payload, frozen=True):
     """Still here: sent on every link, signed once a beat.
 
     An echo is (first 8 bytes of the neighbour's id, its `stamp_ms` that arrived last, how long ago it
-    did): the neighbour reckons the round trip from it.
+    did): the neighbour reckons the round trip from it, and everybody else learns that it was heard. The
+    `reports` take the place of all that the sender reported before.
     """
 
     incarnation: Counter
@@ -77,6 +80,7 @@ class Heartbeat(Payload, frozen=True):
         list[tuple[Annotated[bytes, msgspec.Meta(max_length=8)], Counter, Counter]],
         msgspec.Meta(max_length=HEARTBEAT_ECHOES_MAX),
     ]
+    reports: Annotated[list[Report], msgspec.Meta(max_length=HEARTBEAT_REPORTS_MAX)]
 
 
 class Goodbye(Payload, frozen=True):

@@ -357,7 +357,7 @@ class Swarm:
         target = next((h for h in self.hosts.values() if h.address == dial.address), None)
         assert target is not None
         if frozenset((host.name, target.name)) in self.blocked:
-            self.at(3.0, lambda: self._dial_failed(host, life, dial, DialOutcome.UNREACHABLE))
+            self.at(dial.patience_s, lambda: self._dial_failed(host, life, dial, DialOutcome.UNREACHABLE))
         elif target.node is None:
             self._dial_failed(host, life, dial, DialOutcome.REFUSED)
         elif target is host:
