@@ -27,9 +27,10 @@ class Config(msgspec.Struct, frozen=True):
     """Without a byte for so long, two heartbeats overdue, a linked peer is asked on a second connection. Sooner
     costs handshakes whenever a machine stutters; later leaves less of `silence_s` for the answer."""
     probe_s: float = 0.5
-    """How long a dial may take to connect before it counts as unreachable (a link's round trip times four, if
-    that is more), and a probe to be answered. With `probe_after_s` it makes up `silence_s`: who is cut off
-    is reported when that bound passes, not later. A longer one is kinder to slow networks and slower to tell."""
+    """How long a dial may take to connect before it counts as unreachable, and a probe then to be answered; four
+    round trips to that member, where they are longer. With `probe_after_s` it makes up `silence_s`: who is cut
+    off is reported when that bound passes, not later. A longer one is kinder to networks that lose packets (a
+    lost SYN is sent again after 1 s), and slower to tell."""
     never_met_s: float = 2.0
     """A member that was never linked has so much longer to show itself: it may be starting, or dialling us."""
     refute_s: float = 0.2
@@ -55,7 +56,8 @@ class Config(msgspec.Struct, frozen=True):
     redial_dead_max_s: float = 30.0
     """But no member waits longer."""
     patience_max_s: float = 1.5
-    """Dials that fail are given more time to connect, up to this: a lost SYN is sent again after 1 s."""
+    """Dials that fail are given more time to connect, up to this, so that slow networks connect in the end. It
+    bounds what round trips add to a verdict, too: beyond 0.4 s of them, raise it together with `silence_s`."""
     reprobe_s: float = 5.0
     """A linked member whose address did not answer a probe is probed again this often."""
     yield_dial_s: float = 0.5

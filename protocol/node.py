@@ -306,7 +306,7 @@ class Node:
         self.membership.probed(turn, event.node, event.run, event.address)
 
     def _on_dial_failed(self, turn: Turn, event: DialFailed) -> None:
-        self.membership.dial_failed(turn, event.address, event.node, event.outcome, event.detail)
+        self.membership.dial_failed(turn, event)
 
     def _on_received(self, turn: Turn, event: Received) -> None:
         link = self._links.get(event.link)

@@ -241,7 +241,7 @@ class Runtime:
         self.log.debug("dial.failed", address=dial.address, outcome=outcome.value, detail=detail)
         if outcome is DialOutcome.FAULT:
             self.log.event("dial.refused", address=dial.address, detail=detail)
-        self.dispatch(DialFailed(dial.address, dial.node, outcome, detail))
+        self.dispatch(DialFailed(dial.address, dial.node, outcome, detail, dial.probe))
 
     async def _reach(self, dial: Dial) -> tuple[Stream, Greeted]:
         transport = await connect(dial.address, dial.patience_s)

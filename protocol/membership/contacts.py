@@ -162,9 +162,9 @@ class Contacts:
         seed.contact = Idle(now_s + self._pause_s(attempts), attempts + 1)
 
     def patience_s(self, rtt_ms: float | None, attempts: int = 0) -> float:
-        """How long to wait for a connection."""
-        shortest_s = max(self._config.probe_s, 4 * (rtt_ms or 0.0) / 1000)
-        return max(shortest_s, min(self._config.patience_max_s, shortest_s * 2.0 ** min(attempts, 16)))
+        """How long to wait for a connection, when the least round trip was `rtt_ms`."""
+        first_s = max(self._config.probe_s, 4 * (rtt_ms or 0.0) / 1000)
+        return min(self._config.patience_max_s, first_s * 2.0 ** min(attempts, 16))
 
     def dial_due(self, turn: Turn, members: dict[NodeId, Member]) -> None:
         """Dial every member and seed whose time has come."""

@@ -23,6 +23,7 @@ from typing import Annotated
 import msgspec
 
 from ..effects import DialOutcome
+from ..inputs import DialFailed
 from ..wire.fields import Counter, Id32
 
 
@@ -68,10 +69,8 @@ GONE = (Evidence.CLOSED, "the link closed and {address} refuses connections")
 """What a refusal says where this run of the member was reached before."""
 
 
-def weigh(
-    outcome: DialOutcome, address: str, detail: str, *, was_reached: bool
-) -> tuple[Evidence | None, str]:
+def weigh(failed: DialFailed, *, was_reached: bool) -> tuple[Evidence | None, str]:
     """The evidence in a failed dial, if there is any, and the words for it."""
-    is_gone = outcome is DialOutcome.REFUSED and was_reached
-    evidence, words = GONE if is_gone else FINDINGS[outcome]
-    return evidence, words.format(address=address, detail=detail)
+    is_gone = failed.outcome is DialOutcome.REFUSED and was_reached
+    evidence, words = GONE if is_gone else FINDINGS[failed.outcome]
+    return evidence, words.format(address=failed.address, detail=failed.detail)

@@ -17,6 +17,7 @@ import msgspec
 from ..config import Config
 from ..effects import DialOutcome, Farewell, MemberChanged, RecordRow, Send
 from ..errors import Fault, RemoteFault
+from ..inputs import DialFailed
 from ..limits import HEARTBEAT_ECHOES_MAX
 from ..turn import Turn
 from ..types import Instant, Keys, LinkId, NodeId
@@ -128,26 +129,24 @@ class Membership:
             self._observer.answered(turn, member, run, address)
             self._verdicts.reopen()
 
-    def dial_failed(
-        self, turn: Turn, address: str, node: NodeId | None, outcome: DialOutcome, detail: str
-    ) -> None:
+    def dial_failed(self, turn: Turn, failed: DialFailed) -> None:
         """A dial or a probe did not lead to a link."""
-        now_s = turn.now.mono_s
+        now_s, node = turn.now.mono_s, failed.node
         if node is None:
-            if outcome is DialOutcome.SELF:
-                self.contacts.seeds.pop(address, None)
-            self.contacts.seed_answered(address, None, now_s)
+            if failed.outcome is DialOutcome.SELF:
+                self.contacts.seeds.pop(failed.address, None)
+            self.contacts.seed_answered(failed.address, None, now_s)
             return
         member = self.table.members.get(node)
         if member is not None and member.state is not State.LEFT:
-            self._observer.failed(turn, member, address, outcome, detail)
+            self._observer.failed(turn, member, failed)
             self._verdicts.reopen()
         if member is None or member.state in (State.DEAD, State.LEFT):
             live = sum(other.state is State.ALIVE for other in self.table.members.values())
             self.contacts.dial_failed_dead(node, now_s, live + 1)
         else:
             pause_max_s = self._config.redial_max_s
-            if outcome is DialOutcome.STALLED:
+            if failed.outcome is DialOutcome.STALLED:
                 pause_max_s = self._config.redial_stalled_s
             self.contacts.dial_failed(node, now_s, pause_max_s)
 
@@ -195,7 +194,7 @@ class Membership:
                 up.rtt_ms = max(0.0, now_s * 1000 - stamp_ms - held_ms)
         member = self.table.members.get(node)
         if member is not None:
-            member.rtt_ms = up.rtt_ms
+            self._observer.timed(member, up)
             self._observer.probe_address(turn, member)
         self._dial_heard(self._verdicts.hear(node, beat.reports, beat.echoes, now_s), now_s)
         if beat.table == self.table.digest:

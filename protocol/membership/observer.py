@@ -27,6 +27,7 @@ import msgspec
 from ..config import Config
 from ..effects import Dial, DialOutcome
 from ..errors import Fault
+from ..inputs import DialFailed
 from ..limits import HEARTBEAT_REPORTS_MAX
 from ..turn import Turn
 from .contacts import Contacts, Up
@@ -87,6 +88,11 @@ class Observer:
         if member is not None and member.run == up.run:
             self._note_life(member, now_s)
 
+    def timed(self, member: Member, up: Up) -> None:
+        """A round trip was measured. One that a stall drew out hardly counts: the least rises only slowly."""
+        if up.rtt_ms is not None:
+            member.rtt_ms = min(up.rtt_ms, (member.rtt_ms or up.rtt_ms) * 1.25 + 0.1)
+
     def answered(self, turn: Turn, member: Member, run: int, address: str) -> None:
         """It answered a probe, and hung up as it was asked to."""
         now_s = turn.now.mono_s
@@ -102,7 +108,7 @@ class Observer:
             return
         up.pongs += 1
         if up.pongs > 1 or run != up.run:
-            up.probed_s = now_s
+            up.pongs = 0
             turn.do(Dial(address, member.node, self._contacts.patience_s(member.rtt_ms)))
 
     def note_reached(self, member: Member, run: int, address: str | None) -> None:
@@ -125,18 +131,21 @@ class Observer:
         if member.doubt is None:
             member.doubt = Doubt(f"the link broke ({why}); dialling again")
 
-    def failed(self, turn: Turn, member: Member, address: str, outcome: DialOutcome, detail: str) -> None:
+    def failed(self, turn: Turn, member: Member, failed: DialFailed) -> None:
         """A dial or a probe led to nobody."""
         now_s = turn.now.mono_s
-        since_s = self._contacts.dialling_since_s(member.node)
         up = self._contacts.up(member.node)
+        since_s = self._contacts.dialling_since_s(member.node)
+        if failed.probe != (up is not None) or since_s is None:
+            return  # it was overtaken: a link came up, or went
         if up is not None:
             up.probed_s, up.probe_due_s = None, now_s + self._config.redial_stalled_s
             self.deadline_s = min(self.deadline_s, up.probe_due_s)
-        is_void = outcome in TIMED_OUT and since_s is not None and since_s < self._late_s
-        is_heard = up is not None and now_s - member.life_s < self._config.probe_after_s
-        if not is_void and not is_heard and address == member.record.address:
-            self._doubt(turn, member, address, outcome, detail)
+        is_void = failed.outcome in TIMED_OUT and since_s < self._late_s
+        is_heard = up is not None and now_s < member.life_s + self._config.probe_after_s
+        has_moved = failed.address != member.record.address
+        if not is_void and not is_heard and not has_moved:
+            self._doubt(turn, member, failed)
 
     def watch(self, turn: Turn) -> None:
         """Look at every link: probe the silent ones, give up the lost ones."""
@@ -179,11 +188,11 @@ class Observer:
     def _note_life(self, member: Member, now_s: float) -> None:
         member.life_s, member.was_met, member.doubt = now_s, True, None
 
-    def _doubt(self, turn: Turn, member: Member, address: str, outcome: DialOutcome, detail: str) -> None:
+    def _doubt(self, turn: Turn, member: Member, failed: DialFailed) -> None:
         if member.doubt is not None and member.doubt.evidence is Evidence.CLOSED:
             return
-        was_reached = member.reached == (member.run, address)
-        evidence, words = weigh(outcome, address, detail, was_reached=was_reached)
+        was_reached = member.reached == (member.run, failed.address)
+        evidence, words = weigh(failed, was_reached=was_reached)
         match evidence:
             case Evidence.CLOSED:
                 ripe_s = turn.now.mono_s

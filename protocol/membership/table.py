@@ -41,7 +41,7 @@ class Member(msgspec.Struct):
     probe_s: float = 0.0  # its address is not probed before this time
     life_s: float = 0.0  # its last sign of life to us; before the first one, when we came to know it
     was_met: bool = False  # this run was heard by us
-    rtt_ms: float | None = None  # the last round trip that was measured
+    rtt_ms: float | None = None  # its least round trip lately
     doubt: Doubt | None = None
 
     @property

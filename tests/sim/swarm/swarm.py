@@ -1,9 +1,11 @@
 """The swarm: many pure nodes in one discrete-event simulation, with faults, and invariants after every event.
 
 Virtual time only; one seeded Random decides everything; the same seed gives the same trace, in any process.
-Links are ordered streams with a delay; a blocked pair's bytes wait until it is healed (as TCP retransmits), a
-crash loses what the disk had not taken. What runs is `protocol.node.Node`, unchanged; mutants are broken
-variants of it that the checks must catch.
+Links are ordered streams with a delay. A blocked path, one way or both, delivers nothing until it is healed (as TCP
+retransmits), not even the end of a link; a dial across it times out. A crash loses what the disk had not taken; the
+kernel closes the links and refuses the port. Without power there is no kernel either. A paused process does
+nothing, its timers included, while its kernel still takes connections. What runs is `protocol.node.Node`,
+unchanged; mutants are broken variants of it that the checks must catch.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from protocol.effects import (
     Effect,
     Entry,
     Farewell,
+    MemberChanged,
     Reply,
     Send,
     Stage,
@@ -53,9 +56,16 @@ from protocol.wire.hello import Established
 
 from .checks import Checks, Violation, require
 from .fakes import Authority, Disk, FakeKeys
+from .views import Views
 
 EPOCH_MS = 1_700_000_000_000
 NewNode = Callable[..., Node]
+LOOK_S = 0.05
+"""How often the simulator looks at what everybody says."""
+SYN_AGAIN_S = 1.0
+"""When the kernel sends a lost SYN again."""
+HANDSHAKE_S = 5.0
+"""How long a dial waits for the other process once it is connected."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,7 @@ class Plan:
     cut_every_s: float = 4.0
     link_loss_every_s: float = 3.0
     full_every_s: float = 9.0
+    pause_every_s: float = 6.0
     value_bytes: int = 12
     skew_ms: int = 50
     sync_rows_max: int = 4
@@ -78,6 +89,8 @@ class Plan:
     full_check_steps: int = 1000
     apart: tuple[str, ...] = ()
     """Two nodes that never reach each other while there are faults: they hear of each other by sync only."""
+    outbound_only: tuple[str, ...] = ()
+    """Nodes whose advertised address refuses: they sit behind a NAT and dial the others."""
 
 
 @dataclass
@@ -111,6 +124,9 @@ class Host:
         self.staged: deque[Stage] = deque()
         self.committing = False
         self.full = False
+        self.has_power = True
+        self.is_paused = False
+        self.inbox: list[Event] = []  # what happened while it was paused
         self.tick_due = float("inf")
         self.link_ids = count(1)
 
@@ -133,8 +149,10 @@ class Swarm:
             name: Host(name, FakeKeys(authority, name), skew) for name, skew in zip(names, skews, strict=True)
         }
         self.by_id = {host.keys.node_id: host for host in self.hosts.values()}
-        self.blocked: set[frozenset[str]] = {frozenset(self.plan.apart)}
+        self.blocked: set[tuple[str, str]] = set()
+        self._block_apart()
         self.checks = Checks(self.hosts)
+        self.views = Views(self.hosts, self.reaches)
         self.stats = {"asked": 0, "acked": 0, "refused": 0, "crashes": 0, "cuts": 0}
 
     def run(self) -> str:
@@ -148,10 +166,7 @@ class Swarm:
         return self._trace.hexdigest()
 
     def _play(self) -> None:
-        first, *rest = self.hosts.values()
-        self.boot(first)
-        for host in rest:
-            self.at(self.rng.uniform(0, 0.5), lambda h=host: self.boot(h, first.address))  # type: ignore[misc]
+        self.start()
         self._schedule_faults()
         self._until(self.plan.faults_s)
         require(
@@ -162,7 +177,31 @@ class Swarm:
         self._until(self.plan.faults_s + self.plan.quiet_s)
         self.checks.at_quiet(self.wall_ms_of)
 
+    def start(self) -> None:
+        """The first node makes the cluster, the others join through it."""
+        first, *rest = self.hosts.values()
+        self.boot(first)
+        for host in rest:
+            self.at(self.rng.uniform(0, 0.5), lambda h=host: self.boot(h, first.address))  # type: ignore[misc]
+        self._look()
+
     # Time
+
+    def advance(self, for_s: float) -> None:
+        self._until(self.now + for_s)
+
+    def until(self, condition: Callable[[], bool], within_s: float, otherwise: str) -> float:
+        """Let time pass until the condition holds; how long that took. A Violation when it takes too long."""
+        began_s = self.now
+        while not condition():
+            require(self.now - began_s < within_s, f"{otherwise} within {within_s:g} s\n{self.views.text()}")
+            self.advance(LOOK_S)
+        return self.now - began_s
+
+    def _look(self) -> None:
+        """What everybody says of everybody, now and from time to time."""
+        self.views.look(self.now)
+        self.at(LOOK_S, self._look)
 
     def at(self, delay_s: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._heap, (self.now + delay_s, next(self._order), action))
@@ -196,6 +235,7 @@ class Swarm:
             (plan.cut_every_s, self._cut_one),
             (plan.link_loss_every_s, self._lose_link),
             (plan.full_every_s, self._fill_disk),
+            (plan.pause_every_s, self._pause_one),
         ):
             self._repeat(every_s, fault)
 
@@ -210,19 +250,46 @@ class Swarm:
     def _crash_one(self) -> None:
         host = self.rng.choice(list(self.hosts.values()))
         if host.node is not None:
-            self.crash(host)
+            self.crash(host, power=self.rng.random() < 0.7)
             self.at(self.rng.uniform(0.05, 3.0), lambda: self.boot(host))
 
-    def _cut_one(self) -> None:
-        pair = frozenset(self.rng.sample(sorted(self.hosts), 2))
-        self.stats["cuts"] += 1
-        self.note("cut", sorted(pair))
-        self.blocked.add(pair)
-        self.at(self.rng.uniform(0.2, 8.0), lambda: self._heal(pair))
+    def _pause_one(self) -> None:
+        host = self.rng.choice(list(self.hosts.values()))
+        if host.node is not None and not host.is_paused:
+            life = host.life
+            self.pause(host)
+            self.at(self.rng.uniform(0.1, 6.0), lambda: host.life == life and self.resume(host))
 
-    def _heal(self, pair: frozenset[str]) -> None:
-        if pair != frozenset(self.plan.apart):
-            self.blocked.discard(pair)
+    def _cut_one(self) -> None:
+        """Between two nodes nothing gets through for a while, or only one way."""
+        one, other = self.rng.sample(sorted(self.hosts), 2)
+        self.stats["cuts"] += 1
+        ways = [(one, other)] if self.rng.random() < 0.3 else [(one, other), (other, one)]
+        self.block(*ways)
+        self.at(self.rng.uniform(0.2, 8.0), lambda: self.unblock(*ways))
+
+    def block(self, *ways: tuple[str, str]) -> None:
+        """From now on nothing gets from the first to the second of each pair."""
+        self.note("block", ways)
+        self.blocked.update(ways)
+
+    def unblock(self, *ways: tuple[str, str]) -> None:
+        self.note("unblock", ways)
+        self.blocked.difference_update(ways)
+        if self.now < self.plan.faults_s:
+            self._block_apart()
+
+    def _block_apart(self) -> None:
+        if self.plan.apart:
+            one, other = self.plan.apart
+            self.blocked.update(((one, other), (other, one)))
+
+    def reaches(self, sender: str, receiver: str) -> bool:
+        has_power = self.hosts[sender].has_power and self.hosts[receiver].has_power
+        return has_power and (sender, receiver) not in self.blocked
+
+    def _can_connect(self, one: str, other: str) -> bool:
+        return self.reaches(one, other) and self.reaches(other, one)
 
     def _lose_link(self) -> None:
         pipes = sorted({id(p): p for h in self.hosts.values() for p in h.pipes.values()}.values(), key=_ends)
@@ -239,6 +306,7 @@ class Swarm:
         self.blocked.clear()
         for host in self.hosts.values():
             host.full = False
+            self.resume(host)
             if host.node is None:
                 self.boot(host)
 
@@ -247,6 +315,7 @@ class Swarm:
     def boot(self, host: Host, *seeds: str) -> None:
         if host.node is not None:
             return
+        host.has_power = True
         previous, host.run = host.run, max(host.run + 1, self.wall_ms_of(host))
         host.lineage = host.lineage or host.run
         host.life += 1
@@ -260,26 +329,49 @@ class Swarm:
         host.seeds = host.seeds or seeds
         self.handle(host, Start(host.seeds))
 
-    def crash(self, host: Host) -> None:
-        """Kill -9 with a power cut: what is staged may have reached the disk, or some of it, or none."""
+    def crash(self, host: Host, *, power: bool = True) -> None:
+        """Kill -9: what is staged may have reached the disk, or some of it, or none. Or the power goes, too."""
         self.stats["crashes"] += 1
-        self.note("crash", host.name)
+        self.note("crash", host.name, power)
         for stage in list(host.staged)[: self.rng.randint(0, len(host.staged))]:
             self.store(host, stage)
         host.node = None
+        host.has_power, host.is_paused = power, False
+        host.inbox.clear()
         for pipe in list(host.pipes.values()):
             self.break_pipe(pipe, "the connection ended", but=host.name)
         host.pipes.clear()
+
+    def pause(self, host: Host) -> None:
+        """SIGSTOP."""
+        self.note("pause", host.name)
+        host.is_paused = True
+
+    def resume(self, host: Host) -> None:
+        """SIGCONT: it finds everything at once that happened meanwhile, in any order of time and mail."""
+        if not host.is_paused:
+            return
+        self.note("resume", host.name)
+        host.is_paused = False
+        missed, host.inbox = host.inbox, []
+        if self.rng.random() < 0.5:
+            missed.sort(key=lambda event: not isinstance(event, Tick))
+        for event in missed:
+            self.handle(host, event)
 
     def handle(self, host: Host, event: Event) -> None:
         node = host.node
         if node is None:
             return
+        if host.is_paused:
+            host.inbox.append(event)
+            return
         effects = node.handle(event, self.instant(host))
         for effect in effects:
             self._perform(host, effect)
-        self.checks.after(host, self.now, ticked=isinstance(event, Tick))
-        self._plan_tick(host, node)
+        if host.node is not None:
+            self.checks.after(host, self.now, ticked=isinstance(event, Tick))
+            self._plan_tick(host, node)
 
     def _plan_tick(self, host: Host, node: Node) -> None:
         due = max(node.deadline_s, self.now)
@@ -313,13 +405,16 @@ class Swarm:
                 if pipe is not None:
                     self.break_pipe(pipe, f"hung up: {fault}", but=host.name, fault=fault)
                     host.pipes.pop(link, None)
+            case MemberChanged(node, _, state):
+                self.views.said(host.name, self.by_id[node].name, state)
             case Farewell():
                 self.note("farewell", host.name)
+                self.crash(host)
 
     def _send(self, host: Host, link: LinkId, frame: bytes) -> None:
         pipe = host.pipes.get(link)
         if pipe is None or not pipe.up:
-            return
+            return  # the far end is gone, and this one will hear of it
         queue = pipe.queues[host.name]
         earliest = queue[-1][0] if queue else self.now
         arrival = max(earliest, self.now + self.rng.uniform(0.0005, 0.02))
@@ -333,7 +428,7 @@ class Swarm:
         if not pipe.up:
             return
         name, link = pipe.other(sender)
-        if frozenset((sender, name)) in self.blocked:
+        if not self.reaches(sender, name):
             self.at(0.1, lambda: self._deliver(sender, pipe))
             return
         queue = pipe.queues[sender]
@@ -343,25 +438,51 @@ class Swarm:
         self.handle(self.hosts[name], Received(link, (frame[HEADER.size :],)))
 
     def break_pipe(self, pipe: Pipe, why: str, but: str | None = None, fault: Fault | None = None) -> None:
-        """End a link; each end but one hears of it."""
+        """End a link; each end but one hears of it when word gets there."""
         pipe.up = False
         for name, link in pipe.ends:
-            host = self.hosts[name]
-            if name != but and host.pipes.pop(link, None) is not None:
-                event, life = LinkDown(link, why, fault), host.life
-                self.at(0.001, lambda h=host, e=event, n=life: h.life == n and self.handle(h, e))  # type: ignore[misc]
+            if name != but:
+                event = LinkDown(link, why, fault)
+                self.at(0.001, lambda n=name, e=event: self._end(pipe, n, e))  # type: ignore[misc]
 
-    def _dial(self, host: Host, life: int, dial: Dial) -> None:
+    def _end(self, pipe: Pipe, name: str, event: LinkDown) -> None:
+        host = self.hosts[name]
+        if host.pipes.get(event.link) is not pipe:
+            return  # it has died or hung up itself
+        if not self.reaches(pipe.other(name)[0], name):
+            self.at(0.1, lambda: self._end(pipe, name, event))
+            return
+        del host.pipes[event.link]
+        self.handle(host, event)
+
+    def _dial(self, host: Host, life: int, dial: Dial, waited_s: float = 0.0) -> None:
         if host.life != life or host.node is None:
             return
         target = next((h for h in self.hosts.values() if h.address == dial.address), None)
         assert target is not None
-        if frozenset((host.name, target.name)) in self.blocked:
-            self.at(dial.patience_s, lambda: self._dial_failed(host, life, dial, DialOutcome.UNREACHABLE))
-        elif target.node is None:
-            self._dial_failed(host, life, dial, DialOutcome.REFUSED)
-        elif target is host:
+        left_s = dial.patience_s - waited_s
+        if target is host:
             self._dial_failed(host, life, dial, DialOutcome.SELF)
+        elif not self._can_connect(host.name, target.name) and left_s > SYN_AGAIN_S:
+            self.at(SYN_AGAIN_S, lambda: self._dial(host, life, dial, waited_s + SYN_AGAIN_S))
+        elif not self._can_connect(host.name, target.name):
+            self.at(left_s, lambda: self._dial_failed(host, life, dial, DialOutcome.UNREACHABLE))
+        elif target.node is None or target.name in self.plan.outbound_only:
+            self._dial_failed(host, life, dial, DialOutcome.REFUSED)
+        else:
+            answer_s = dial.patience_s if dial.probe else HANDSHAKE_S
+            self._shake_hands(host, life, dial, target, target.life, self.now + answer_s)
+
+    def _shake_hands(
+        self, host: Host, life: int, dial: Dial, target: Host, target_life: int, until_s: float
+    ) -> None:
+        """Connected: now the other process has to answer. It does when it runs."""
+        if host.life != life or host.node is None:
+            return
+        if target.life != target_life or target.node is None or self.now >= until_s:
+            self._dial_failed(host, life, dial, DialOutcome.STALLED)
+        elif target.is_paused or not self._can_connect(host.name, target.name):
+            self.at(LOOK_S, lambda: self._shake_hands(host, life, dial, target, target_life, until_s))
         elif dial.probe:
             self.handle(host, Probed(dial.address, target.keys.node_id, target.run))
         else:
@@ -369,7 +490,7 @@ class Swarm:
 
     def _dial_failed(self, host: Host, life: int, dial: Dial, outcome: DialOutcome) -> None:
         if host.life == life:
-            self.handle(host, DialFailed(dial.address, dial.node, outcome, "simulated"))
+            self.handle(host, DialFailed(dial.address, dial.node, outcome, "simulated", dial.probe))
 
     def _connect(self, host: Host, target: Host, dial: Dial) -> None:
         mine, theirs = LinkId(next(host.link_ids)), LinkId(next(target.link_ids))
@@ -391,6 +512,9 @@ class Swarm:
 
     def _commit(self, host: Host, life: int) -> None:
         if host.life != life or host.node is None:
+            return
+        if host.is_paused:
+            self.at(LOOK_S, lambda: self._commit(host, life))
             return
         host.committing = False
         group = [host.staged.popleft() for _ in range(self.rng.randint(1, len(host.staged)))]

@@ -1,0 +1,314 @@
+"""Membership drills: one trouble each, in a cluster that is quiet otherwise, and what must come of it in time.
+
+Each takes a swarm of any size that it makes sense for, and raises a Violation: V1 the dead are not called dead in
+time, V2 the living are called dead, V3 somebody is not alive again in time, V4 a wrong state otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
+from protocol.inputs import Leave
+from protocol.membership.table import State
+
+from .checks import require
+from .swarm import Swarm
+
+KILLED_S = 1.0
+"""A refused redial, a report, a majority and the refute window: some 0.3 s. The rest is for second attempts."""
+CUT_OFF_S = 1.8
+"""The silence bound, a heartbeat, the refute window."""
+NEVER_MET_S = 4.0
+"""The silence bound and the grace for who was never met, a dial, a heartbeat, the refute window."""
+HEALED_S = 3.0
+START_S = 5.0
+LONG_S = 20.0
+
+Drill = Callable[[Swarm], None]
+
+
+def settled(swarm: Swarm) -> list[str]:
+    """Everybody is up, linked, and was reached at its address. Returns the names."""
+    swarm.start()
+    swarm.until(lambda: all_alive(swarm), START_S, "V3: not all saw all alive")
+    swarm.until(lambda: all_reached(swarm), START_S, "V4: not all reached all")
+    return sorted(swarm.hosts)
+
+
+def all_alive(swarm: Swarm) -> bool:
+    return all(swarm.views.state(j, x) is State.ALIVE for j in swarm.hosts for x in swarm.hosts if j != x)
+
+
+def all_reached(swarm: Swarm) -> bool:
+    members = [swarm.views.member(j, x) for j in swarm.hosts for x in swarm.hosts if j != x]
+    return all(m is not None and (m.reached or m.record.name in swarm.plan.outbound_only) for m in members)
+
+
+def all_say(swarm: Swarm, judges: Collection[str], accused: Collection[str], state: State) -> bool:
+    return all(swarm.views.state(j, x) is state for j in judges for x in accused if j != x)
+
+
+def nobody_died(swarm: Swarm, but: Collection[str] = ()) -> None:
+    wrong = sorted((j, x) for j, x in swarm.views.deaths if x not in but)
+    require(not wrong, f"V2: called dead: {wrong}\n{swarm.views.text()}")
+
+
+def split(swarm: Swarm, one: Collection[str], other: Collection[str]) -> None:
+    swarm.block(*((a, b) for a in one for b in other), *((b, a) for a in one for b in other))
+
+
+def killed(swarm: Swarm) -> None:
+    """One is killed: everybody says so, of nobody else; started again it is alive."""
+    *rest, victim = settled(swarm)
+    host = swarm.hosts[victim]
+    swarm.crash(host)
+    swarm.until(lambda: all_say(swarm, rest, [victim], State.DEAD), KILLED_S, f"V1: {victim} is not dead")
+    swarm.advance(LONG_S)
+    nobody_died(swarm, but=[victim])
+    require(all_say(swarm, rest, [victim], State.DEAD), "V1: it did not stay dead")
+    swarm.boot(host)
+    swarm.until(lambda: all_alive(swarm), HEALED_S, f"V3: {victim} is not alive again")
+
+
+def killed_just_joined(swarm: Swarm) -> None:
+    """One is killed when only the member that it joined through has heard of it."""
+    first, *rest = swarm.hosts.values()
+    victim = rest.pop()
+    swarm.boot(first)
+    for host in rest:
+        swarm.boot(host, first.address)
+    others = [first.name, *(host.name for host in rest)]
+    swarm.until(lambda: all_say(swarm, others, others, State.ALIVE), START_S, "V3: not all saw all alive")
+    swarm.boot(victim, first.address)
+    known = lambda: swarm.views.state(first.name, victim.name) is State.ALIVE  # noqa: E731
+    swarm.until(known, START_S, "V3: it did not join")
+    swarm.crash(victim)
+    swarm.until(lambda: all_say(swarm, others, [victim.name], State.DEAD), KILLED_S, "V1: not dead")
+    nobody_died(swarm, but=[victim.name])
+
+
+def killed_one_by_one(swarm: Swarm) -> None:
+    """Down to the last one: each death is seen by all who are left, the last by one alone."""
+    names = settled(swarm)
+    while len(names) > 1:
+        victim = names.pop()
+        swarm.crash(swarm.hosts[victim])
+        swarm.until(
+            lambda v=victim: all_say(swarm, names, [v], State.DEAD), KILLED_S, f"V1: {victim} is not dead"
+        )  # type: ignore[misc]
+
+
+def killed_together(swarm: Swarm) -> None:
+    """All but two (but one, of two) at once: the rest agree, and all come back."""
+    names = settled(swarm)
+    rest = names[: 1 if len(names) == 2 else 2]
+    victims = [name for name in names if name not in rest]
+    for victim in victims:
+        swarm.crash(swarm.hosts[victim])
+    swarm.until(lambda: all_say(swarm, rest, victims, State.DEAD), KILLED_S, "V1: not all are dead")
+    nobody_died(swarm, but=victims)
+    for victim in victims:
+        swarm.boot(swarm.hosts[victim])
+    swarm.until(lambda: all_alive(swarm), HEALED_S, "V3: not all are alive again")
+
+
+def restarted_together(swarm: Swarm) -> None:
+    """All at once."""
+    settled(swarm)
+    for host in swarm.hosts.values():
+        swarm.crash(host)
+    swarm.advance(swarm.rng.uniform(0.1, 3.0))
+    for host in swarm.hosts.values():
+        swarm.boot(host)
+    swarm.until(lambda: all_alive(swarm), HEALED_S, "V3: not all are alive again")
+    nobody_died(swarm)
+
+
+def lost_power(swarm: Swarm) -> None:
+    """A machine is gone without a word: dead where there is a majority; of two, suspect for ever."""
+    *rest, victim = settled(swarm)
+    swarm.crash(swarm.hosts[victim], power=False)
+    if len(rest) == 1:
+        swarm.advance(LONG_S)
+        require(all_say(swarm, rest, [victim], State.SUSPECT), f"V4: not suspect\n{swarm.views.text()}")
+    else:
+        swarm.until(lambda: all_say(swarm, rest, [victim], State.DEAD), CUT_OFF_S, "V1: not dead")
+        swarm.advance(LONG_S)
+    nobody_died(swarm, but=[victim] if len(rest) > 1 else ())
+    swarm.boot(swarm.hosts[victim])
+    swarm.until(lambda: all_alive(swarm), HEALED_S, "V3: not alive again")
+
+
+def left(swarm: Swarm) -> None:
+    """It says goodbye: left, not dead, also where it was not linked."""
+    *rest, leaver = settled(swarm)
+    if len(rest) > 1:
+        split(swarm, [leaver], rest[:1])
+        swarm.advance(5.0)
+    swarm.handle(swarm.hosts[leaver], Leave(2.0, 2.0))
+    swarm.until(lambda: all_say(swarm, rest, [leaver], State.LEFT), KILLED_S, "V4: it has not left")
+    swarm.advance(LONG_S)
+    require(all_say(swarm, rest, [leaver], State.LEFT), f"V4: it did not stay left\n{swarm.views.text()}")
+    nobody_died(swarm)
+
+
+def pair_cut(swarm: Swarm) -> None:
+    """Two do not reach each other: nobody dies; each is suspect to the other, alive to everybody else."""
+    a, b, *others = settled(swarm)
+    split(swarm, [a], [b])
+    suspects = lambda: all_say(swarm, [a, b], [a, b], State.SUSPECT)  # noqa: E731
+    swarm.until(suspects, CUT_OFF_S, "V4: they do not miss each other")
+    for _ in range(40):
+        swarm.advance(LONG_S / 40)
+        require(suspects(), f"V4: they do not miss each other\n{swarm.views.text()}")
+        require(all_say(swarm, others, [a, b, *others], State.ALIVE), f"V4: not alive\n{swarm.views.text()}")
+    member = swarm.views.member(a, b)
+    assert member is not None
+    heard_by = f"; heard by {', '.join(others)}" if others else ""
+    require(
+        member.why.startswith(f"unreachable: {a} (not reached at {b}:1")
+        and member.why.endswith(f"){heard_by}"),
+        f"V4: the reason is: {member.why}",
+    )
+    nobody_died(swarm)
+    swarm.unblock(*swarm.blocked)
+    swarm.until(lambda: all_alive(swarm), HEALED_S, "V3: not alive again")
+
+
+def one_way_cut(swarm: Swarm) -> None:
+    """From one to another nothing gets through, the other way everything: nobody dies."""
+    a, b, *_ = settled(swarm)
+    swarm.block((a, b))
+    swarm.advance(LONG_S)
+    nobody_died(swarm)
+    swarm.unblock((a, b))
+    swarm.until(lambda: all_alive(swarm), HEALED_S, "V3: not alive again")
+
+
+def heard_by_one(swarm: Swarm) -> None:
+    """Cut from all but one: that one's word keeps it alive, until it is dead to that one, too."""
+    victim, witness, *others = settled(swarm)
+    split(swarm, [victim], others)
+    swarm.advance(LONG_S)
+    nobody_died(swarm)
+    require(all_say(swarm, [witness], [victim], State.ALIVE), f"V4: not alive\n{swarm.views.text()}")
+    swarm.crash(swarm.hosts[victim])
+    swarm.until(lambda: all_say(swarm, [witness, *others], [victim], State.DEAD), KILLED_S, "V1: not dead")
+
+
+def partitioned(swarm: Swarm) -> None:
+    """The larger side calls the smaller one dead, the smaller one nobody; healed, all are alive at once."""
+    names = settled(swarm)
+    for size in range(1, (len(names) + 1) // 2):
+        swarm.views.deaths.clear()
+        few, many = names[:size], names[size:]
+        split(swarm, few, many)
+        swarm.until(lambda: all_say(swarm, many, few, State.DEAD), CUT_OFF_S, f"V1: {few} are not dead")  # noqa: B023
+        swarm.advance(swarm.rng.uniform(0, LONG_S))
+        require(all_say(swarm, few, many, State.SUSPECT), f"V4: not suspect\n{swarm.views.text()}")
+        nobody_died(swarm, but=few)
+        swarm.unblock(*swarm.blocked)
+        swarm.until(lambda: all_alive(swarm), HEALED_S, f"V3: {few} are not alive again")
+
+
+def split_in_half(swarm: Swarm) -> None:
+    """Of an even number each half may call the other dead, of two neither; healed, all are alive at once."""
+    names = settled(swarm)
+    one, other = names[: len(names) // 2], names[len(names) // 2 :]
+    split(swarm, one, other)
+    swarm.advance(LONG_S)
+    if len(names) == 2:
+        nobody_died(swarm)
+        require(all_say(swarm, names, names, State.SUSPECT), f"V4: not suspect\n{swarm.views.text()}")
+    swarm.unblock(*swarm.blocked)
+    swarm.until(lambda: all_alive(swarm), HEALED_S, "V3: not all are alive again")
+
+
+def paused(swarm: Swarm) -> None:
+    """A stopped process is suspect and no more, for a short and a long time; itself it blames nobody."""
+    *rest, victim = settled(swarm)
+    for pause_s in (0.3, 0.9, 1.5, 5.0, 40.0):
+        swarm.pause(swarm.hosts[victim])
+        swarm.advance(pause_s)
+        if pause_s >= CUT_OFF_S:
+            require(all_say(swarm, rest, [victim], State.SUSPECT), f"V4: not suspect\n{swarm.views.text()}")
+        swarm.resume(swarm.hosts[victim])
+        require(
+            not all_say(swarm, [victim], rest, State.SUSPECT) or pause_s > 10,
+            f"V4: it blames the others\n{swarm.views.text()}",
+        )
+        swarm.until(lambda: all_alive(swarm), KILLED_S, "V3: not alive again")
+    nobody_died(swarm)
+
+
+def paused_and_killed(swarm: Swarm) -> None:
+    """While one is stopped another is killed: all agree when the first goes on."""
+    *rest, sleeper, victim = settled(swarm)
+    swarm.pause(swarm.hosts[sleeper])
+    swarm.advance(3.0)
+    swarm.crash(swarm.hosts[victim])
+    swarm.advance(3.0)
+    swarm.resume(swarm.hosts[sleeper])
+    swarm.until(lambda: all_say(swarm, [*rest, sleeper], [victim], State.DEAD), KILLED_S, "V1: not dead")
+    nobody_died(swarm, but=[victim])
+
+
+def refuses_where_never_reached(swarm: Swarm) -> None:
+    """Behind a NAT: its address refuses, it dials. Lost links do not kill it, a kill does."""
+    swarm.plan = replace(swarm.plan, outbound_only=(sorted(swarm.hosts)[-1],))
+    *rest, victim = settled(swarm)
+    host = swarm.hosts[victim]
+    for _ in range(10):
+        for pipe in list(host.pipes.values()):
+            swarm.break_pipe(pipe, "reset by the network")
+        swarm.advance(2.0)
+        require(all_alive(swarm), f"V3: not alive again\n{swarm.views.text()}")
+    nobody_died(swarm)
+    swarm.crash(host)
+    if len(rest) == 1:
+        swarm.advance(LONG_S)
+        require(all_say(swarm, rest, [victim], State.SUSPECT), f"V4: not suspect\n{swarm.views.text()}")
+    else:
+        swarm.until(lambda: all_say(swarm, rest, [victim], State.DEAD), CUT_OFF_S, "V1: not dead")
+
+
+def newcomer_hears_of_the_dead(swarm: Swarm) -> None:
+    """Who joins when most are dead agrees with the survivor."""
+    first, *rest = swarm.hosts.values()
+    newcomer = rest.pop()
+    swarm.boot(first)
+    for host in rest:
+        swarm.boot(host, first.address)
+    victims = [host.name for host in rest]
+    everybody = [first.name, *victims]
+    swarm.until(lambda: all_say(swarm, everybody, everybody, State.ALIVE), START_S, "V3: not alive")
+    swarm.advance(1.0)
+    for host in rest:
+        swarm.crash(host)
+    swarm.until(lambda: all_say(swarm, [first.name], victims, State.DEAD), KILLED_S, "V1: not dead")
+    swarm.boot(newcomer, first.address)
+    agree = lambda: all_say(swarm, [first.name, newcomer.name], victims, State.DEAD)  # noqa: E731
+    swarm.until(agree, NEVER_MET_S, "V1: the newcomer does not agree")
+    nobody_died(swarm, but=victims)
+
+
+DRILLS: dict[Drill, tuple[int, ...]] = {
+    killed: (2, 3, 4, 5),
+    killed_just_joined: (2, 3, 4, 5),
+    killed_one_by_one: (2, 3, 4, 5),
+    killed_together: (2, 3, 4, 5),
+    restarted_together: (2, 3, 4, 5),
+    lost_power: (2, 3, 4, 5),
+    left: (2, 3, 4, 5),
+    pair_cut: (2, 3, 4, 5),
+    one_way_cut: (2, 3, 4, 5),
+    heard_by_one: (3, 4, 5),
+    partitioned: (3, 4, 5),
+    split_in_half: (2, 4),
+    paused: (2, 3, 4, 5),
+    paused_and_killed: (3, 4, 5),
+    refuses_where_never_reached: (2, 3, 4, 5),
+    newcomer_hears_of_the_dead: (3, 4, 5),
+}
+"""Every drill, and the sizes that it makes sense for."""
