@@ -67,7 +67,6 @@ class Pending(msgspec.Struct):
     """What becomes true when one commit is durable."""
 
     number: CommitNumber
-    swept_ms: int
     change: Change
     slots: list[Slot]
     heads: dict[Origin, int]
@@ -216,7 +215,9 @@ class Replica:
             heads.update(pending.heads)
             own += pending.own
             for slot in pending.slots:
-                self._settle(slot, pending)
+                staged = self._overlay.get(slot)
+                if staged is not None and staged.number == pending.number:
+                    del self._overlay[slot]
         self.vector.update(heads)
         return own, heads
 
@@ -252,13 +253,22 @@ class Replica:
         return batches
 
     def sweep(self, time_ms: int) -> None:
-        """Take entries that expired by now out of the digest; they stay as tombstones."""
-        if time_ms <= self.tally.swept_ms:
+        """Take entries that expired by now out of the digest; they stay as tombstones.
+
+        The mark stops short of what expires on its way to the store, or is being replaced there: commits under
+        way have counted it by the mark as it was.
+        """
+        swept_ms = self.tally.swept_ms
+        in_flight = [staged.entry.expires_ms for staged in self._overlay.values()]
+        found = list(self._store.expiring(swept_ms, time_ms))
+        in_flight += [entry.expires_ms for entry in found if (entry.keyspace, entry.key) in self._overlay]
+        until_ms = min([time_ms, *(expires_ms - 1 for expires_ms in in_flight if expires_ms > swept_ms)])
+        if until_ms <= swept_ms:
             return
-        for entry in self._store.expiring(self.tally.swept_ms, time_ms):
-            if (entry.keyspace, entry.key) not in self._overlay:
+        for entry in found:
+            if entry.expires_ms <= until_ms:
                 self.tally.expire(entry)
-        self.tally.swept_ms = time_ms
+        self.tally.swept_ms = until_ms
 
     def _admit(self, turn: Turn, origin: Origin) -> None:
         """Know an origin even before its head moves: what it wrote may supersede what others wrote."""
@@ -268,7 +278,7 @@ class Replica:
 
     def _commit_of(self, turn: Turn) -> Pending:
         if self._current is None:
-            self._current = Pending(turn.number, self.tally.swept_ms, Change(), [], {}, [])
+            self._current = Pending(turn.number, Change(), [], {}, [])
         return self._current
 
     def _stage(self, turn: Turn, entry: Entry, current: Entry | None) -> None:
@@ -282,14 +292,6 @@ class Replica:
         before = self._overlay.get(slot)
         self._overlay[slot] = Staged(turn.number, entry, before.swept_ms if before else self.tally.swept_ms)
         turn.stage(entry)
-
-    def _settle(self, slot: Slot, pending: Pending) -> None:
-        staged = self._overlay.get(slot)
-        if staged is None or staged.number != pending.number:
-            return
-        del self._overlay[slot]
-        if staged.entry.live_at(pending.swept_ms) and not self.tally.counts(staged.entry):
-            self.tally.expire(staged.entry)
 
     def _newest(self, slot: Slot) -> Entry | None:
         staged = self._overlay.get(slot)
