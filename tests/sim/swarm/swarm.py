@@ -82,6 +82,8 @@ class Plan:
     link_loss_every_s: float = 3.0
     full_every_s: float = 9.0
     pause_every_s: float = 6.0
+    disk_stalls: float = 0.01
+    """Which part of the commits takes up to two seconds."""
     value_bytes: int = 12
     skew_ms: int = 50
     sync_rows_max: int = 4
@@ -508,7 +510,9 @@ class Swarm:
         if not host.committing:
             host.committing = True
             life = host.life
-            self.at(self.rng.uniform(0.0005, 0.02), lambda: self._commit(host, life))
+            stalls = self.now < self.plan.faults_s and self.rng.random() < self.plan.disk_stalls
+            commit_s = self.rng.uniform(0.1, 2.0) if stalls else self.rng.uniform(0.0005, 0.02)
+            self.at(commit_s, lambda: self._commit(host, life))
 
     def _commit(self, host: Host, life: int) -> None:
         if host.life != life or host.node is None:
