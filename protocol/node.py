@@ -179,9 +179,11 @@ class Node:
         turn = Turn(now, CommitNumber(self._staged + 1))
         self.membership.wake(now.mono_s)
         self._handlers[type(event)](turn, event)
+        self.membership.judge(turn)
         while turn.cut_links:
             link, why = turn.cut_links.popitem()
             self._forget_link(turn, link, why)
+            self.membership.judge(turn)
         return self._finish(turn)
 
     # Local reads: plain queries, no event, no effect
@@ -209,7 +211,6 @@ class Node:
     # The end of a turn
 
     def _finish(self, turn: Turn) -> list[Effect]:
-        self.membership.judge(turn)
         self.membership.save(turn)
         self.replica.seal(turn)
         effects = [self._leaving_as(effect) for effect in turn.effects]

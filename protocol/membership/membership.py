@@ -231,12 +231,17 @@ class Membership:
             return
         for member in self._verdicts.closed_by_others(now_s):
             self._observer.second(member, now_s)
+            if member.doubt is None:
+                self.contacts.know(member.node, now_s, at_once=True)  # look for oneself
         is_settled = False
         while not is_settled:
             is_settled = True
             for ruling in self._verdicts.rule(now_s):
                 is_settled = is_settled and ruling.state is ruling.member.state
                 self._set_state(turn, ruling.member, ruling.state, ruling.why)
+                up = self.contacts.up(ruling.member.node)
+                if ruling.state is State.DEAD and up is not None:
+                    turn.cut(up.link, Fault.TIMEOUT, f"called dead; {ruling.why}")
         if self._observer.has_news(now_s):
             self._beat_s = min(self._beat_s, max(now_s, self._beaten_s + self._config.beat_gap_s))
 

@@ -6,7 +6,8 @@ is anybody called dead here: that takes a majority (`verdicts.py`).
     a link breaks        a doubt, and a dial at once: what it finds is weighed (`evidence.py`)
     a link is silent     after `probe_after_s` a probe asks on a second connection, again every
                          `redial_stalled_s`; from `silence_s` on there is a doubt, and evidence if no probe
-                         connected. A link with evidence against its far end is cut: from then on dials look for it
+                         connected. The link stays: TCP may bring it back, and that is the quickest refutation.
+                         It is cut when its far end is called dead, or after `hang_up_s`; then dials go on
     probes are answered  while the link stays silent: the link is broken, not the member; it is dialled anew
 
 Evidence of absence ripens when the member has given no sign of life for `silence_s` (`never_met_s` more if
@@ -96,6 +97,7 @@ class Observer:
     def answered(self, turn: Turn, member: Member, run: int, address: str) -> None:
         """It answered a probe, and hung up as it was asked to."""
         now_s = turn.now.mono_s
+        was_missed = member.doubt is not None and member.doubt.holds(now_s) is not None
         self.note_reached(member, run, address)
         if run == member.run:
             self._note_life(member, now_s)
@@ -107,7 +109,7 @@ class Observer:
         if now_s - up.last_rx_s < self._config.probe_after_s:
             return
         up.pongs += 1
-        if up.pongs > 1 or run != up.run:
+        if up.pongs > 1 or was_missed or run != up.run:
             up.pongs = 0
             turn.do(Dial(address, member.node, self._contacts.patience_s(member.rtt_ms)))
 
@@ -145,7 +147,7 @@ class Observer:
         is_heard = up is not None and now_s < member.life_s + self._config.probe_after_s
         has_moved = failed.address != member.record.address
         if not is_void and not is_heard and not has_moved:
-            self._doubt(turn, member, failed)
+            self._doubt(member, failed, now_s)
 
     def watch(self, turn: Turn) -> None:
         """Look at every link: probe the silent ones, give up the lost ones."""
@@ -188,21 +190,20 @@ class Observer:
     def _note_life(self, member: Member, now_s: float) -> None:
         member.life_s, member.was_met, member.doubt = now_s, True, None
 
-    def _doubt(self, turn: Turn, member: Member, failed: DialFailed) -> None:
+    def _doubt(self, member: Member, failed: DialFailed, now_s: float) -> None:
         if member.doubt is not None and member.doubt.evidence is Evidence.CLOSED:
             return
         was_reached = member.reached == (member.run, failed.address)
         evidence, words = weigh(failed, was_reached=was_reached)
         match evidence:
             case Evidence.CLOSED:
-                ripe_s = turn.now.mono_s
+                ripe_s = now_s
             case Evidence.UNREACHABLE:
                 grace_s = 0.0 if member.was_met else self._config.never_met_s
                 ripe_s = member.life_s + self._config.silence_s + grace_s
             case None:
                 ripe_s = inf
         member.doubt = Doubt(words, evidence, ripe_s)
-        self._drop_if_lost(turn, member)
 
     def _watch_link(self, turn: Turn, member: Member, up: Up) -> None:
         config, now_s = self._config, turn.now.mono_s
@@ -212,20 +213,11 @@ class Observer:
             self._probe(turn, member, up)
         if now_s >= doubt_s and member.doubt is None:
             member.doubt = Doubt(f"silent for {now_s - member.life_s:.1f} s")
-        self._drop_if_lost(turn, member)
         if up.probed_s is None:
             self.deadline_s = min(self.deadline_s, probe_s)
         if member.doubt is None:
             self.deadline_s = min(self.deadline_s, doubt_s)
-        elif now_s < member.doubt.ripe_s:
-            self.deadline_s = min(self.deadline_s, member.doubt.ripe_s)
         self.deadline_s = min(self.deadline_s, up.last_rx_s + config.hang_up_s)
-
-    def _drop_if_lost(self, turn: Turn, member: Member) -> None:
-        """A link to where nobody answers is of no use; the dials that follow will find the member if it lives."""
-        up = self._contacts.up(member.node)
-        if up is not None and member.doubt is not None and member.doubt.holds(turn.now.mono_s) is not None:
-            turn.cut(up.link, Fault.TIMEOUT, f"silent, and {member.doubt.words}")
 
     def _probe(self, turn: Turn, member: Member, up: Up) -> None:
         if up.probed_s is None:

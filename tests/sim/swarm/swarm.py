@@ -49,6 +49,7 @@ from protocol.inputs import (
     Tick,
     Written,
 )
+from protocol.membership.table import State
 from protocol.node import Identity, Node
 from protocol.types import Instant, LinkId
 from protocol.wire.frames import HEADER
@@ -60,10 +61,14 @@ from .views import Views
 
 EPOCH_MS = 1_700_000_000_000
 NewNode = Callable[..., Node]
+NOTICED_S = 1.0
+"""How long it may take until a kill is known to all."""
 LOOK_S = 0.05
 """How often the simulator looks at what everybody says."""
 SYN_AGAIN_S = 1.0
 """When the kernel sends a lost SYN again."""
+SEND_AGAIN_S = 0.2
+"""When it sends anything else again; twice as late each time."""
 HANDSHAKE_S = 5.0
 """How long a dial waits for the other process once it is connected."""
 
@@ -178,6 +183,20 @@ class Swarm:
         self._calm()
         self._until(self.plan.faults_s + self.plan.quiet_s)
         self.checks.at_quiet(self.wall_ms_of)
+        self._kill_one()
+
+    def _kill_one(self) -> None:
+        """After all that, everybody still notices a kill at once (I10)."""
+        victim = self.rng.choice(
+            [host for host in self.hosts.values() if host.name not in self.plan.outbound_only]
+        )
+        self.crash(victim)
+        judges = [name for name in self.hosts if name != victim.name]
+        self.until(
+            lambda: all(self.views.state(judge, victim.name) is State.DEAD for judge in judges),
+            NOTICED_S,
+            f"I10: {victim.name} is not dead to all",
+        )
 
     def start(self) -> None:
         """The first node makes the cluster, the others join through it."""
@@ -408,7 +427,7 @@ class Swarm:
                     self.break_pipe(pipe, f"hung up: {fault}", but=host.name, fault=fault)
                     host.pipes.pop(link, None)
             case MemberChanged(node, _, state):
-                self.views.said(host.name, self.by_id[node].name, state)
+                self.views.said.add((host.name, self.by_id[node].name, state))
             case Farewell():
                 self.note("farewell", host.name)
                 self.crash(host)
@@ -425,13 +444,13 @@ class Swarm:
         if len(queue) == 1:
             self.at(arrival - self.now, lambda: self._deliver(host.name, pipe))
 
-    def _deliver(self, sender: str, pipe: Pipe) -> None:
-        """The oldest frame of one direction arrives, unless the pair is blocked: then it is sent again later."""
+    def _deliver(self, sender: str, pipe: Pipe, again_s: float = SEND_AGAIN_S) -> None:
+        """The oldest frame of one direction arrives. Where the path is blocked it is sent again, ever later."""
         if not pipe.up:
             return
         name, link = pipe.other(sender)
         if not self.reaches(sender, name):
-            self.at(0.1, lambda: self._deliver(sender, pipe))
+            self.at(again_s, lambda: self._deliver(sender, pipe, 2 * again_s))
             return
         queue = pipe.queues[sender]
         _, frame = queue.popleft()
@@ -447,12 +466,12 @@ class Swarm:
                 event = LinkDown(link, why, fault)
                 self.at(0.001, lambda n=name, e=event: self._end(pipe, n, e))  # type: ignore[misc]
 
-    def _end(self, pipe: Pipe, name: str, event: LinkDown) -> None:
+    def _end(self, pipe: Pipe, name: str, event: LinkDown, again_s: float = SEND_AGAIN_S) -> None:
         host = self.hosts[name]
         if host.pipes.get(event.link) is not pipe:
             return  # it has died or hung up itself
         if not self.reaches(pipe.other(name)[0], name):
-            self.at(0.1, lambda: self._end(pipe, name, event))
+            self.at(again_s, lambda: self._end(pipe, name, event, 2 * again_s))
             return
         del host.pipes[event.link]
         self.handle(host, event)
@@ -567,4 +586,4 @@ def _ends(pipe: Pipe) -> Any:
 
 def plan_of(seed: int) -> Plan:
     """Each seed has its own size: two to five nodes are our users' sizes."""
-    return Plan(nodes=2 + seed % 4)
+    return Plan(nodes=2 + seed % 4, outbound_only=("n2",) if seed % 7 == 6 else ())

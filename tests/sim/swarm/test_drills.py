@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import pytest
 
+from .checks import Violation
 from .drills import DRILLS, Drill
 from .swarm import Plan, Swarm
 
 SEEDS = range(4)
+DRILLS_AND_SIZES = [(drill, nodes) for drill, sizes in DRILLS.items() for nodes in sizes]
 
 
 @pytest.mark.parametrize(
     ("drill", "nodes"),
-    [(drill, nodes) for drill, sizes in DRILLS.items() for nodes in sizes],
-    ids=lambda value: value.__name__ if callable(value) else value,
+    DRILLS_AND_SIZES,
+    ids=[f"{drill.__name__}-{nodes}" for drill, nodes in DRILLS_AND_SIZES],
 )
-def test_drill(drill: Drill, nodes: int) -> None:
+def test_drill(drill: Drill, nodes: int, request: pytest.FixtureRequest) -> None:
     """What its docstring says, whatever the seed."""
-    for seed in SEEDS:
-        drill(Swarm(seed, Plan(nodes=nodes, faults_s=0)))
+    given = request.config.getoption("--swarm-seed")
+    for seed in SEEDS if given is None else [given]:
+        try:
+            drill(Swarm(seed, Plan(nodes=nodes, faults_s=0)))
+        except Violation as violation:
+            pytest.fail(f"{violation}\nreplay: bin/test '{request.node.nodeid}' --swarm-seed {seed}")

@@ -28,12 +28,8 @@ class Views:
     def __init__(self, hosts: dict[str, Host], reaches: Callable[[str, str], bool]) -> None:
         self._hosts, self._reaches = hosts, reaches
         self._since: dict[tuple[str, str], tuple[Pipe | None, float]] = {}
-        self.deaths: set[tuple[str, str]] = set()
-        """(judge, accused): everybody who was ever called dead."""
-
-    def said(self, judge: str, accused: str, state: str) -> None:
-        if state == State.DEAD:
-            self.deaths.add((judge, accused))
+        self.said: set[tuple[str, str, str]] = set()
+        """(judge, accused, state): everything that was ever said, until a drill forgets it."""
 
     def look(self, now: float) -> None:
         """Take note of who talks with whom, and check I9."""
