@@ -14,7 +14,7 @@ from protocol.replica.entry import DIGEST_MODULUS, item_hash
 from protocol.replica.store import Origin
 
 if TYPE_CHECKING:
-    from .swarm import Host
+    from .hosts import Host
 
 Dot = tuple[bytes, int, int]
 

@@ -34,7 +34,7 @@ Drill = Callable[[Swarm], None]
 def settled(swarm: Swarm) -> list[str]:
     """Everybody is up, linked, and was reached at its address. Returns the names."""
     swarm.start()
-    swarm.until(lambda: all_alive(swarm), START_S, "V3: not all saw all alive")
+    until_alive(swarm, START_S)
     swarm.until(lambda: all_reached(swarm), START_S, "V4: not all reached all")
     return sorted(swarm.hosts)
 
@@ -54,6 +54,30 @@ def has_reached(swarm: Swarm, judge: str, other: str) -> bool:
 
 def all_say(swarm: Swarm, judges: Collection[str], accused: Collection[str], state: State) -> bool:
     return all(swarm.views.state(j, x) is state for j in judges for x in accused if j != x)
+
+
+def until_said(
+    swarm: Swarm, judges: Collection[str], accused: Collection[str], state: State, within_s: float, check: str
+) -> None:
+    """By all of the judges about all of the accused."""
+    swarm.until(
+        lambda: all_say(swarm, judges, accused, state),
+        within_s,
+        f"{check}: {accused} not {state} to {judges}",
+    )
+
+
+def until_dead(swarm: Swarm, judges: Collection[str], accused: Collection[str], within_s: float) -> None:
+    until_said(swarm, judges, accused, State.DEAD, within_s, "V1")
+
+
+def until_alive(swarm: Swarm, within_s: float = HEALED_S) -> None:
+    """Everybody to everybody."""
+    swarm.until(lambda: all_alive(swarm), within_s, "V3: not all are alive")
+
+
+def all_suspect(swarm: Swarm, judges: Collection[str], accused: Collection[str]) -> None:
+    require(all_say(swarm, judges, accused, State.SUSPECT), f"V4: not suspect\n{swarm.views.text()}")
 
 
 def nobody_died(swarm: Swarm, but: Collection[str] = ()) -> None:
@@ -88,12 +112,12 @@ def killed(swarm: Swarm) -> None:
     *rest, victim = settled(swarm)
     host = swarm.hosts[victim]
     swarm.crash(host)
-    swarm.until(lambda: all_say(swarm, rest, [victim], State.DEAD), KILLED_S, f"V1: {victim} is not dead")
+    until_dead(swarm, rest, [victim], KILLED_S)
     swarm.advance(LONG_S)
     nobody_died(swarm, but=[victim])
     require(all_say(swarm, rest, [victim], State.DEAD), "V1: it did not stay dead")
     swarm.boot(host)
-    swarm.until(lambda: all_alive(swarm), HEALED_S, f"V3: {victim} is not alive again")
+    until_alive(swarm)
 
 
 def killed_just_joined(swarm: Swarm) -> None:
@@ -104,12 +128,12 @@ def killed_just_joined(swarm: Swarm) -> None:
     for host in rest:
         swarm.boot(host, first.address)
     others = [first.name, *(host.name for host in rest)]
-    swarm.until(lambda: all_say(swarm, others, others, State.ALIVE), START_S, "V3: not all saw all alive")
+    until_said(swarm, others, others, State.ALIVE, START_S, "V3")
     split(swarm, [victim.name], others[1:])
     swarm.boot(victim, first.address)
     swarm.until(lambda: has_reached(swarm, first.name, victim.name), START_S, "V4: not reached")
     swarm.crash(victim)
-    swarm.until(lambda: all_say(swarm, others, [victim.name], State.DEAD), KILLED_S, "V1: not dead")
+    until_dead(swarm, others, [victim.name], KILLED_S)
     nobody_died(swarm, but=[victim.name])
 
 
@@ -119,9 +143,7 @@ def killed_one_by_one(swarm: Swarm) -> None:
     while len(names) > 1:
         victim = names.pop()
         swarm.crash(swarm.hosts[victim])
-        swarm.until(
-            lambda v=victim: all_say(swarm, names, [v], State.DEAD), KILLED_S, f"V1: {victim} is not dead"
-        )  # type: ignore[misc]
+        until_dead(swarm, names, [victim], KILLED_S)
 
 
 def killed_together(swarm: Swarm) -> None:
@@ -131,11 +153,11 @@ def killed_together(swarm: Swarm) -> None:
     victims = [name for name in names if name not in rest]
     for victim in victims:
         swarm.crash(swarm.hosts[victim])
-    swarm.until(lambda: all_say(swarm, rest, victims, State.DEAD), KILLED_S, "V1: not all are dead")
+    until_dead(swarm, rest, victims, KILLED_S)
     nobody_died(swarm, but=victims)
     for victim in victims:
         swarm.boot(swarm.hosts[victim])
-    swarm.until(lambda: all_alive(swarm), HEALED_S, "V3: not all are alive again")
+    until_alive(swarm)
 
 
 def restarted_together(swarm: Swarm) -> None:
@@ -146,7 +168,7 @@ def restarted_together(swarm: Swarm) -> None:
     swarm.advance(swarm.rng.uniform(0.1, 3.0))
     for host in swarm.hosts.values():
         swarm.boot(host)
-    swarm.until(lambda: all_alive(swarm), HEALED_S, "V3: not all are alive again")
+    until_alive(swarm)
     nobody_died(swarm)
 
 
@@ -157,13 +179,13 @@ def lost_power(swarm: Swarm) -> None:
     if len(rest) == 1:
         swarm.advance(LONG_S)
         nobody_died(swarm)
-        require(all_say(swarm, rest, [victim], State.SUSPECT), f"V4: not suspect\n{swarm.views.text()}")
+        all_suspect(swarm, rest, [victim])
     else:
-        swarm.until(lambda: all_say(swarm, rest, [victim], State.DEAD), CUT_OFF_S, "V1: not dead")
+        until_dead(swarm, rest, [victim], CUT_OFF_S)
         swarm.advance(LONG_S)
         nobody_died(swarm, but=[victim])
     swarm.boot(swarm.hosts[victim])
-    swarm.until(lambda: all_alive(swarm), HEALED_S, "V3: not alive again")
+    until_alive(swarm)
 
 
 def lost_power_one_by_one(swarm: Swarm) -> None:
@@ -172,13 +194,11 @@ def lost_power_one_by_one(swarm: Swarm) -> None:
     while len(names) > 2:
         victim = names.pop()
         swarm.crash(swarm.hosts[victim], power=False)
-        swarm.until(
-            lambda v=victim: all_say(swarm, names, [v], State.DEAD), CUT_OFF_S, f"V1: {victim} is not dead"
-        )  # type: ignore[misc]
+        until_dead(swarm, names, [victim], CUT_OFF_S)
     last = names.pop()
     swarm.crash(swarm.hosts[last], power=False)
     swarm.advance(LONG_S)
-    require(all_say(swarm, names, [last], State.SUSPECT), f"V4: not suspect\n{swarm.views.text()}")
+    all_suspect(swarm, names, [last])
 
 
 def left(swarm: Swarm) -> None:
@@ -188,7 +208,7 @@ def left(swarm: Swarm) -> None:
         split(swarm, [leaver], rest[:1])
         swarm.advance(5.0)
     swarm.handle(swarm.hosts[leaver], Leave(2.0, 2.0))
-    swarm.until(lambda: all_say(swarm, rest, [leaver], State.LEFT), KILLED_S, "V4: it has not left")
+    until_said(swarm, rest, [leaver], State.LEFT, KILLED_S, "V4")
     swarm.advance(LONG_S)
     require(all_say(swarm, rest, [leaver], State.LEFT), f"V4: it did not stay left\n{swarm.views.text()}")
     nobody_died(swarm)
@@ -198,11 +218,10 @@ def pair_cut(swarm: Swarm) -> None:
     """Two do not reach each other: nobody dies; each is suspect to the other, alive to everybody else."""
     a, b, *others = settled(swarm)
     split(swarm, [a], [b])
-    suspects = lambda: all_say(swarm, [a, b], [a, b], State.SUSPECT)  # noqa: E731
-    swarm.until(suspects, CUT_OFF_S, "V4: they do not miss each other")
+    until_said(swarm, [a, b], [a, b], State.SUSPECT, CUT_OFF_S, "V4")
     for _ in range(40):
         swarm.advance(LONG_S / 40)
-        require(suspects(), f"V4: they do not miss each other\n{swarm.views.text()}")
+        all_suspect(swarm, [a, b], [a, b])
         require(all_say(swarm, others, [a, b, *others], State.ALIVE), f"V4: not alive\n{swarm.views.text()}")
     member = swarm.views.member(a, b)
     assert member is not None
@@ -214,7 +233,7 @@ def pair_cut(swarm: Swarm) -> None:
     )
     nobody_died(swarm)
     swarm.unblock(*swarm.blocked)
-    swarm.until(lambda: all_alive(swarm), HEALED_S, "V3: not alive again")
+    until_alive(swarm)
 
 
 def one_way_cut(swarm: Swarm) -> None:
@@ -224,7 +243,7 @@ def one_way_cut(swarm: Swarm) -> None:
     swarm.advance(LONG_S)
     nobody_died(swarm)
     swarm.unblock((a, b))
-    swarm.until(lambda: all_alive(swarm), HEALED_S, "V3: not alive again")
+    until_alive(swarm)
 
 
 def heard_by_one(swarm: Swarm) -> None:
@@ -235,7 +254,7 @@ def heard_by_one(swarm: Swarm) -> None:
     nobody_died(swarm)
     require(all_say(swarm, [witness], [victim], State.ALIVE), f"V4: not alive\n{swarm.views.text()}")
     swarm.crash(swarm.hosts[victim])
-    swarm.until(lambda: all_say(swarm, [witness, *others], [victim], State.DEAD), KILLED_S, "V1: not dead")
+    until_dead(swarm, [witness, *others], [victim], KILLED_S)
 
 
 def partitioned(swarm: Swarm) -> None:
@@ -245,12 +264,12 @@ def partitioned(swarm: Swarm) -> None:
         swarm.views.said.clear()
         few, many = names[:size], names[size:]
         split(swarm, few, many)
-        swarm.until(lambda: all_say(swarm, many, few, State.DEAD), CUT_OFF_S, f"V1: {few} are not dead")  # noqa: B023
+        until_dead(swarm, many, few, CUT_OFF_S)
         swarm.advance(swarm.rng.uniform(0, LONG_S))
         nobody_died(swarm, but=few)
-        require(all_say(swarm, few, many, State.SUSPECT), f"V4: not suspect\n{swarm.views.text()}")
+        all_suspect(swarm, few, many)
         swarm.unblock(*swarm.blocked)
-        swarm.until(lambda: all_alive(swarm), HEALED_S, f"V3: {few} are not alive again")
+        until_alive(swarm)
 
 
 def split_in_half(swarm: Swarm) -> None:
@@ -261,9 +280,9 @@ def split_in_half(swarm: Swarm) -> None:
     swarm.advance(LONG_S)
     if len(names) == 2:
         nobody_died(swarm)
-        require(all_say(swarm, names, names, State.SUSPECT), f"V4: not suspect\n{swarm.views.text()}")
+        all_suspect(swarm, names, names)
     swarm.unblock(*swarm.blocked)
-    swarm.until(lambda: all_alive(swarm), HEALED_S, "V3: not all are alive again")
+    until_alive(swarm)
 
 
 def paused(swarm: Swarm) -> None:
@@ -275,9 +294,9 @@ def paused(swarm: Swarm) -> None:
         swarm.advance(pause_s)
         nobody_died(swarm)
         if pause_s >= CUT_OFF_S:
-            require(all_say(swarm, rest, [victim], State.SUSPECT), f"V4: not suspect\n{swarm.views.text()}")
+            all_suspect(swarm, rest, [victim])
         swarm.resume(swarm.hosts[victim])
-        swarm.until(lambda: all_alive(swarm), KILLED_S, "V3: not alive again")
+        until_alive(swarm, KILLED_S)
         blamed = sorted(x for j, x, state in swarm.views.said if j == victim and state != State.ALIVE)
         require(not blamed or pause_s > HANG_UP_S, f"V4: it blames {blamed}")
     nobody_died(swarm)
@@ -291,7 +310,7 @@ def paused_and_killed(swarm: Swarm) -> None:
     swarm.crash(swarm.hosts[victim])
     swarm.advance(3.0)
     swarm.resume(swarm.hosts[sleeper])
-    swarm.until(lambda: all_say(swarm, [*rest, sleeper], [victim], State.DEAD), KILLED_S, "V1: not dead")
+    until_dead(swarm, [*rest, sleeper], [victim], KILLED_S)
     nobody_died(swarm, but=[victim])
 
 
@@ -303,14 +322,14 @@ def refuses_where_never_reached(swarm: Swarm) -> None:
         swarm.pause(swarm.hosts[victim])
         swarm.advance(stopped_s)
         swarm.resume(swarm.hosts[victim])
-        swarm.until(lambda: all_alive(swarm), KILLED_S, "V3: not alive again")
+        until_alive(swarm, KILLED_S)
     nobody_died(swarm)
     swarm.crash(swarm.hosts[victim])
     if len(rest) == 1:
         swarm.advance(LONG_S)
-        require(all_say(swarm, rest, [victim], State.SUSPECT), f"V4: not suspect\n{swarm.views.text()}")
+        all_suspect(swarm, rest, [victim])
     else:
-        swarm.until(lambda: all_say(swarm, rest, [victim], State.DEAD), CUT_OFF_S, "V1: not dead")
+        until_dead(swarm, rest, [victim], CUT_OFF_S)
 
 
 def refuted(swarm: Swarm) -> None:
@@ -322,7 +341,7 @@ def refuted(swarm: Swarm) -> None:
         lambda: any(votes(swarm, j, victim) > len(rest) / 2 for j in rest), CUT_OFF_S, "V1: not reported"
     )
     swarm.resume(swarm.hosts[victim])
-    swarm.until(lambda: all_alive(swarm), KILLED_S, "V3: not alive again")
+    until_alive(swarm, KILLED_S)
     swarm.advance(KILLED_S)
     nobody_died(swarm)
 
@@ -334,7 +353,7 @@ def reported_before(swarm: Swarm) -> None:
         split(swarm, [accused], [other])
         swarm.advance(3.0)
         swarm.unblock(*swarm.blocked)
-        swarm.until(lambda: all_alive(swarm), HEALED_S, "V3: not alive again")
+        until_alive(swarm)
     split(swarm, [judge], [accused, *others])
     swarm.advance(LONG_S)
     nobody_died(swarm, but=[judge])
@@ -349,14 +368,13 @@ def newcomer_hears_of_the_dead(swarm: Swarm) -> None:
         swarm.boot(host, first.address)
     victims = [host.name for host in rest]
     everybody = [first.name, *victims]
-    swarm.until(lambda: all_say(swarm, everybody, everybody, State.ALIVE), START_S, "V3: not alive")
+    until_said(swarm, everybody, everybody, State.ALIVE, START_S, "V3")
     swarm.advance(1.0)
     for host in rest:
         swarm.crash(host)
-    swarm.until(lambda: all_say(swarm, [first.name], victims, State.DEAD), KILLED_S, "V1: not dead")
+    until_dead(swarm, [first.name], victims, KILLED_S)
     swarm.boot(newcomer, first.address)
-    agree = lambda: all_say(swarm, [first.name, newcomer.name], victims, State.DEAD)  # noqa: E731
-    swarm.until(agree, NEVER_MET_S, "V1: the newcomer does not agree")
+    until_dead(swarm, [first.name, newcomer.name], victims, NEVER_MET_S)
     nobody_died(swarm, but=victims)
 
 

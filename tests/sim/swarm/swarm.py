@@ -11,9 +11,7 @@ unchanged; mutants are broken variants of it that the checks must catch.
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import count
 from random import Random
@@ -56,7 +54,8 @@ from protocol.wire.frames import HEADER
 from protocol.wire.hello import Established
 
 from .checks import Checks, Violation, require
-from .fakes import Authority, Disk, FakeKeys
+from .fakes import Authority, FakeKeys
+from .hosts import Host, Pipe, Plan, plan_of
 from .views import Views
 
 EPOCH_MS = 1_700_000_000_000
@@ -71,71 +70,6 @@ SEND_AGAIN_S = 0.2
 """When it sends anything else again; twice as late each time."""
 HANDSHAKE_S = 5.0
 """How long a dial waits for the other process once it is connected."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run does: everything about it but the seed."""
-
-    nodes: int = 3
-    faults_s: float = 20.0
-    quiet_s: float = 30.0
-    writes_per_s: float = 20.0
-    keys: int = 25
-    crash_every_s: float = 3.0
-    cut_every_s: float = 4.0
-    link_loss_every_s: float = 3.0
-    full_every_s: float = 9.0
-    pause_every_s: float = 6.0
-    disk_stalls: float = 0.01
-    """Which part of the commits takes up to two seconds."""
-    value_bytes: int = 12
-    skew_ms: int = 50
-    sync_rows_max: int = 4
-    steps_max: int = 200_000
-    full_check_steps: int = 1000
-    apart: tuple[str, ...] = ()
-    """Two nodes that never reach each other while there are faults: they hear of each other by sync only."""
-    outbound_only: tuple[str, ...] = ()
-    """Nodes whose advertised address refuses: they sit behind a NAT and dial the others."""
-
-
-@dataclass
-class Pipe:
-    """One link: an ordered stream each way."""
-
-    ends: tuple[tuple[str, LinkId], tuple[str, LinkId]]
-    up: bool = True
-    queues: dict[str, deque[tuple[float, bytes]]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.queues = {name: deque() for name, _ in self.ends}
-
-    def other(self, name: str) -> tuple[str, LinkId]:
-        return self.ends[1] if self.ends[0][0] == name else self.ends[0]
-
-
-class Host:
-    """A machine: its disk and clock stay, its node comes and goes. `life` counts its processes."""
-
-    def __init__(self, name: str, keys: FakeKeys, skew_ms: int) -> None:
-        self.name, self.keys, self.skew_ms = name, keys, skew_ms
-        self.address = f"{name}:1"
-        self.disk = Disk()
-        self.node: Node | None = None
-        self.life = 0
-        self.run = 0
-        self.lineage = 0
-        self.seeds: tuple[str, ...] = ()  # kept beside the certificates since the node was enrolled
-        self.pipes: dict[LinkId, Pipe] = {}
-        self.staged: deque[Stage] = deque()
-        self.committing = False
-        self.full = False
-        self.has_power = True
-        self.is_paused = False
-        self.inbox: list[Event] = []  # what happened while it was paused
-        self.tick_due = float("inf")
-        self.link_ids = count(1)
 
 
 class Swarm:
@@ -277,9 +211,8 @@ class Swarm:
     def _pause_one(self) -> None:
         host = self.rng.choice(list(self.hosts.values()))
         if host.node is not None and not host.is_paused:
-            life = host.life
             self.pause(host)
-            self.at(self.rng.uniform(0.1, 6.0), lambda: host.life == life and self.resume(host))
+            self.at(self.rng.uniform(0.1, 6.0), lambda: self.resume(host))
 
     def _cut_one(self) -> None:
         """Between two nodes nothing gets through for a while, or only one way."""
@@ -454,6 +387,7 @@ class Swarm:
             return
         queue = pipe.queues[sender]
         _, frame = queue.popleft()
+        pipe.arrived[sender] = self.now
         if queue:
             self.at(max(0.0, queue[0][0] - self.now), lambda: self._deliver(sender, pipe))
         self.handle(self.hosts[name], Received(link, (frame[HEADER.size :],)))
@@ -515,7 +449,7 @@ class Swarm:
 
     def _connect(self, host: Host, target: Host, dial: Dial) -> None:
         mine, theirs = LinkId(next(host.link_ids)), LinkId(next(target.link_ids))
-        pipe = Pipe(((host.name, mine), (target.name, theirs)))
+        pipe = Pipe(((host.name, mine), (target.name, theirs)), self.now)
         host.pipes[mine] = target.pipes[theirs] = pipe
         self.note("link", host.name, target.name)
         there = Established(target.keys.node_id, 1, (1, 1), target.run, 0, False)
@@ -582,8 +516,3 @@ class Swarm:
 
 def _ends(pipe: Pipe) -> Any:
     return pipe.ends
-
-
-def plan_of(seed: int) -> Plan:
-    """Each seed has its own size: two to five nodes are our users' sizes."""
-    return Plan(nodes=2 + seed % 4, outbound_only=("n2",) if seed % 7 == 6 else ())

@@ -6,7 +6,8 @@ import pytest
 
 from .checks import Violation
 from .drills import DRILLS, Drill
-from .swarm import Plan, Swarm
+from .hosts import Plan
+from .swarm import Swarm
 
 SEEDS = range(4)
 DRILLS_AND_SIZES = [(drill, nodes) for drill, sizes in DRILLS.items() for nodes in sizes]

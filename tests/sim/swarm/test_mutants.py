@@ -17,7 +17,8 @@ from protocol.turn import Turn
 from protocol.types import NodeId
 
 from .checks import Violation
-from .swarm import Plan, Swarm, plan_of
+from .hosts import Plan, plan_of
+from .swarm import Swarm
 
 SEEDS = range(40)
 

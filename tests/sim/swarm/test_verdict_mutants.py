@@ -18,7 +18,8 @@ from protocol.membership.verdicts import Bench, Verdicts
 from . import drills
 from .checks import Violation
 from .drills import Drill
-from .swarm import Plan, Swarm
+from .hosts import Plan
+from .swarm import Swarm
 
 SEEDS = range(10)
 Patch = Callable[[pytest.MonkeyPatch], None]

@@ -16,10 +16,14 @@ from protocol.membership.table import Member, State
 from .checks import require
 
 if TYPE_CHECKING:
-    from .swarm import Host, Pipe
+    from .hosts import Host, Pipe
 
 SETTLED_S = 0.8
 """A heartbeat each way, and the next one that tells of the first."""
+
+
+HEARD_S = 0.5
+"""Two talk when both heard the other so lately: after a cut, TCP takes its time to send again."""
 
 
 class Views:
@@ -34,7 +38,7 @@ class Views:
     def look(self, now: float) -> None:
         """Take note of who talks with whom, and check I9."""
         for one, other in permutations(sorted(self._hosts), 2):
-            pipe = self._link(one, other)
+            pipe = self._link(one, other, now)
             known, _ = self._since.get((one, other), (None, now))
             if pipe is None or pipe is not known:
                 self._since[one, other] = (pipe, now)
@@ -76,11 +80,12 @@ class Views:
                 f"I9: {judge} calls {accused} dead, which talks with {witness}\n{self.text()}",
             )
 
-    def _link(self, one: str, other: str) -> Pipe | None:
+    def _link(self, one: str, other: str, now: float) -> Pipe | None:
         hosts = (self._hosts[one], self._hosts[other])
         if any(host.node is None or host.is_paused for host in hosts):
             return None
         if not (self._reaches(one, other) and self._reaches(other, one)):
             return None
         pipes = (pipe for pipe in hosts[0].pipes.values() if pipe.up and pipe.other(one)[0] == other)
-        return next(pipes, None)
+        pipe = next(pipes, None)
+        return pipe if pipe is not None and now - min(pipe.arrived.values()) <= HEARD_S else None
