@@ -24,11 +24,11 @@ heartbeats, and one live observer that hears it stops a verdict. So a link that 
 kills neither as long as a third reaches both: the two show each other as `suspect` and name who hears the
 other, everybody else shows both as `alive`. A newer record of the accused, by whatever way it comes, voids all
 that was said before. (Where not everybody hears everybody, the accused will have to be told; judges are
-ready for its answer.) The price: who dies within a heartbeat of a message may live that much longer in the table.
+ready for its answer.) The price: a verdict waits for the last live observer to notice, `silence_s` at most.
 
-Splits in half kill both ways, as each half is a majority of those who are not accused; a link heals that.
+A split in half kills both ways, as each half is a majority of those that are not accused; healing undoes it.
 
-What is not known: that evidence is independent. Reports of a whole rack may share one broken switch.
+What is not known: whether evidence is independent. The reports of a whole rack may share one broken switch.
 """
 
 from __future__ import annotations

@@ -101,6 +101,8 @@ def test_a_stopped_process_is_suspect_and_blames_nobody_when_it_goes_on(daemons:
     time_of_a_verdict_has_passed([*others, sleeper])
     assert [calls_dead(node) for node in (*others, sleeper)] == [[], [], []]
     assert "member.suspect" not in sleeper.log.read_text()
+    with sleeper.connect() as client:
+        assert client.status()["refused"] == {}
 
 
 def test_of_two_a_silent_one_is_suspect_and_both_stay_writable(daemons: Daemons) -> None:
