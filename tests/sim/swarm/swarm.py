@@ -149,7 +149,8 @@ class Swarm:
         """Let time pass until the condition holds; how long that took. A Violation when it takes too long."""
         began_s = self.now
         while not condition():
-            require(self.now - began_s < within_s, f"{otherwise} within {within_s:g} s\n{self.views.text()}")
+            if self.now - began_s >= within_s:
+                raise Violation(f"{otherwise} within {within_s:g} s\n{self.views.text()}")
             self.advance(LOOK_S)
         return self.now - began_s
 

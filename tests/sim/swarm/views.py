@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from protocol.membership.table import Member, State
 
-from .checks import require
+from .checks import Violation
 
 if TYPE_CHECKING:
     from .hosts import Host, Pipe
@@ -75,10 +75,10 @@ class Views:
         for witness in sorted(self._hosts):
             hears = self.talks_s(accused, witness, now) >= SETTLED_S if witness != accused else False
             tells = witness == judge or self.talks_s(witness, judge, now) >= SETTLED_S
-            require(
-                not (hears and tells),
-                f"I9: {judge} calls {accused} dead, which talks with {witness}\n{self.text()}",
-            )
+            if hears and tells:
+                raise Violation(
+                    f"I9: {judge} calls {accused} dead, which talks with {witness}\n{self.text()}"
+                )
 
     def _link(self, one: str, other: str, now: float) -> Pipe | None:
         hosts = (self._hosts[one], self._hosts[other])
