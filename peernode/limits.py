@@ -31,7 +31,11 @@ HANDSHAKE_S = 5.0
 """From the first byte of a connection to an established link."""
 
 CONNECT_S = 3.0
-"""A TCP connect that takes longer will not succeed on the networks that we are made for."""
+"""A joiner's TCP connect that takes longer will not succeed on the networks that we are made for."""
+
+BACKLOG_MAX = 4096
+"""Connections that wait to be accepted. Members ask a paused process twice a second whether it answers; when its
+backlog is full their SYNs are dropped, and then a pause looks like a lost host."""
 
 CLOSE_S = 1.0
 """For the last words on a link, or to a client."""

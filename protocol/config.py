@@ -19,21 +19,50 @@ class Config(msgspec.Struct, frozen=True):
 
     heartbeat_s: float = 0.25
     """Shorter notices silence sooner and costs one signature and n verifications a beat."""
+    beat_gap_s: float = 0.02
+    """News for the judges does not wait for the next heartbeat, but so long for more news to go with it."""
     silence_s: float = 1.2
     """Without a byte for so long a peer is suspect: four heartbeats and some jitter."""
+    probe_after_s: float = 0.7
+    """Without a byte for so long, two heartbeats overdue, a linked peer is asked on a second connection. Sooner
+    costs handshakes whenever a machine stutters; later leaves less of `silence_s` for the answer."""
+    probe_s: float = 0.5
+    """How long a dial may take to connect before it counts as unreachable, and a probe then to be answered; four
+    round trips to that member, where they are longer. With `probe_after_s` it makes up `silence_s`: who is cut
+    off is reported when that bound passes, not later. A longer one is kinder to networks that lose packets (a
+    lost SYN is sent again after 1 s), and slower to tell."""
+    never_met_s: float = 2.0
+    """A member that was never linked has so much longer to show itself: it may be starting, or dialling us."""
+    refute_s: float = 0.2
+    """A majority must stand for so long before anybody is called dead: a heartbeat of whoever still hears it
+    arrives within that time on a LAN. All of it is added to every detection."""
     hang_up_s: float = 10.0
-    """A silent link is cut and dialled anew; shorter would punish a paused process."""
+    """A silent link whose far end still takes connections is cut and dialled anew after so long; shorter
+    would punish a paused process."""
     lag_credit_s: float = 0.1
-    """When our own tick is later than this, the peers' silence is partly ours."""
+    """When our own turn is later than this, the peers' silence is partly ours."""
+    hold_s: float = 0.5
+    """After a lag of more than this, no verdict for as long: what was heard before it is out of date."""
 
     settle_s: float = 2.0
     """How long the first write after a start waits for peers that confirm our numbers and tell their clocks."""
 
     redial_min_s: float = 0.05
-    redial_max_s: float = 5.0
-    """Jittered exponential back-off towards members that should be alive."""
-    redial_dead_s: float = 2.0
-    """Dead members and silent seeds are dialled for ever, so that a split heals by itself."""
+    redial_max_s: float = 2.0
+    """Jittered exponential back-off towards members that should be alive, and seeds. Its upper end is how long
+    the smaller side of a healed split may sleep."""
+    redial_stalled_s: float = 0.5
+    """Who takes connections and does not answer is asked this often: it may be gone by now."""
+    redial_brief_max_s: float = 0.3
+    """The longest pause after links that did not last: two ends that cut each other off, or a bad network."""
+    redial_dead_s: float = 1.0
+    """Each dead member is dialled about this often by the whole cluster together, for ever, so that a split
+    heals by itself: each of n live members waits n times as long."""
+    redial_dead_max_s: float = 30.0
+    """But no member waits longer."""
+    patience_max_s: float = 1.5
+    """Dials that fail are given more time to connect, up to this, so that slow networks connect in the end. It
+    bounds what round trips add to a verdict, too: beyond 0.4 s of them, raise it together with `silence_s`."""
     reprobe_s: float = 5.0
     """A linked member whose address did not answer a probe is probed again this often."""
     yield_dial_s: float = 0.5

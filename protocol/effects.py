@@ -88,11 +88,13 @@ class Send(msgspec.Struct, frozen=True):
 class Dial(msgspec.Struct, frozen=True):
     """Connect to `address`; answer `LinkUp`, `Probed` or `DialFailed`. `node` None: whoever is there.
 
-    A probe only proves that the node answers there, then hangs up.
+    A connection that is not made within `patience_s` is UNREACHABLE. A probe only proves that the node
+    answers there (within `patience_s` again), then hangs up.
     """
 
     address: str
     node: NodeId | None
+    patience_s: float
     probe: bool = False
 
 
@@ -102,7 +104,8 @@ class DialOutcome(StrEnum):
     REFUSED = "refused"  # nothing listens there
     UNREACHABLE = "unreachable"  # no answer at all, or no way there
     STALLED = "stalled"  # connected, and then nothing, or a reset
-    FAULT = "fault"  # somebody is there, but not whom we look for, or it does not let us in
+    STRANGER = "stranger"  # another member is there
+    FAULT = "fault"  # somebody is there, but it does not let us in
     SELF = "self"  # it is our own address
 
 

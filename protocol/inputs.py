@@ -57,6 +57,7 @@ class DialFailed(msgspec.Struct, frozen=True):
     node: NodeId | None
     outcome: DialOutcome
     detail: str
+    probe: bool = False
 
 
 class Received(msgspec.Struct, frozen=True):

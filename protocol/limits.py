@@ -78,6 +78,9 @@ GOSSIP_ANSWER_BYTES_MAX = 512 * 1024
 HEARTBEAT_ECHOES_MAX = 64
 """Echoed clocks in one heartbeat: one a link of the mesh."""
 
+HEARTBEAT_REPORTS_MAX = 64
+"""Members that one heartbeat reports as closed or unreachable: one a link of the mesh."""
+
 SCAN_ITEMS_MAX = 1000
 """Items of one page of a scan, whatever the caller asks for."""
 

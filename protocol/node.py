@@ -205,6 +205,11 @@ class Node:
         return self._leaving is not None
 
     @property
+    def settled(self) -> CommitNumber:
+        """What was staged up to here is durable or has failed; the vector changes with nothing else."""
+        return self._settled
+
+    @property
     def deadline_s(self) -> float:
         """Call `handle(Tick(), now)` no later than this."""
         parts = (self.membership, self.gossip, self.sync, self.writing)
@@ -213,10 +218,13 @@ class Node:
     def handle(self, event: Event, now: Instant) -> list[Effect]:
         """Decide what follows from one event. The effects are to be performed in their order."""
         turn = Turn(now, CommitNumber(self._staged + 1))
+        self.membership.wake(now.mono_s)
         self._handlers[type(event)](turn, event)
+        self.membership.judge(turn)
         while turn.cut_links:
             link, why = turn.cut_links.popitem()
             self._forget_link(turn, link, why)
+            self.membership.judge(turn)
         return self._finish(turn)
 
     # Local reads: plain queries, no event, no effect
@@ -381,10 +389,10 @@ class Node:
         self.membership.link_down(turn, link, why, duplicate=duplicate)
 
     def _on_probed(self, turn: Turn, event: Probed) -> None:
-        self.membership.probed(event.node, event.run, event.address)
+        self.membership.probed(turn, event.node, event.run, event.address)
 
     def _on_dial_failed(self, turn: Turn, event: DialFailed) -> None:
-        self.membership.dial_failed(turn, event.address, event.node, event.outcome, event.detail)
+        self.membership.dial_failed(turn, event)
 
     def _on_received(self, turn: Turn, event: Received) -> None:
         link = self._links.get(event.link)

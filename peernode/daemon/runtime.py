@@ -2,14 +2,16 @@
 
 `dispatch` hands one event to the node and performs what it answers, at once and without awaiting anything:
 under trio that makes it atomic, so the core needs no lock and no inbox. Events that arise while effects are
-performed wait for their turn in `_events`. Tasks that have to wait (dials, links) are started in the nursery and
-come back with an event.
+performed wait for their turn in `_events`. Events that come together are one burst: what they stage goes to the
+store, and what they answer to the clients, when the last of them is decided. Tasks that have to wait (dials, links)
+are started in the nursery and come back with an event.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import trio
@@ -65,6 +67,28 @@ class Halted(Exception):
     """This daemon must not go on; the text is for its operator."""
 
 
+class Burst:
+    """`with` it, what follows from several events is let out in one go; without it, after each."""
+
+    def __init__(self, let_out: Callable[[], None]) -> None:
+        self._let_out = let_out
+        self._is_open = self._is_due = False
+
+    def __enter__(self) -> None:
+        self._is_open = True
+
+    def __exit__(self, *_: object) -> None:
+        self._is_open = False
+        if self._is_due:
+            self.decided()
+
+    def decided(self) -> None:
+        """Something wants to be let out: now, or when the burst is over."""
+        self._is_due = self._is_open
+        if not self._is_open:
+            self._let_out()
+
+
 class Runtime:
     """One running node. `nursery` holds its links and dials."""
 
@@ -89,12 +113,14 @@ class Runtime:
         self.begins_anew = False
         self.first_sync = trio.Event()
         self.first_sync_from: NodeId | None = None
+        self.burst = Burst(self._let_out)
         self.after_dispatch: list[Callable[[], None]] = []
-        """Called when a dispatch is over: faces write what they gathered, in one go."""
+        """Called when a dispatch or a burst is over: faces write what they gathered, in one go."""
         self.on_invalidated: list[Callable[[Invalidated], None]] = []
         """Called when another node says that something cached is stale."""
         self.lag_ms = 0.0
         self._events: deque[Event] = deque()
+        self._stages: list[Stage] = []
         self._is_dispatching = False
         self._sleep = trio.CancelScope()
         self._link_ids = 0
@@ -125,9 +151,7 @@ class Runtime:
                     self._perform[type(effect)](effect)
         finally:
             self._is_dispatching = False
-        self._sleep.deadline = min(self._sleep.deadline, self.node.deadline_s)
-        for flush in self.after_dispatch:
-            flush()
+        self.burst.decided()
 
     async def tick_forever(self) -> None:
         """Call the node when its deadline comes, and measure how late that was."""
@@ -153,6 +177,17 @@ class Runtime:
             case Broken(error):
                 self._nursery.start_soon(stop_because, error)
 
+    def _let_out(self) -> None:
+        assert self.committer is not None
+        for stage in self._stages:
+            self.committer.submit(stage)
+        self._stages.clear()
+        deadline_s = self.node.deadline_s
+        if deadline_s < self._sleep.deadline:
+            self._sleep.deadline = deadline_s
+        for flush in self.after_dispatch:
+            flush()
+
     # Effects
 
     def _send(self, send: Send) -> None:
@@ -167,8 +202,7 @@ class Runtime:
         answer(reply.outcome)
 
     def _stage(self, stage: Stage) -> None:
-        assert self.committer is not None
-        self.committer.submit(stage)
+        self._stages.append(stage)
 
     def _start_dial(self, dial: Dial) -> None:
         self._nursery.start_soon(self._dial, dial)
@@ -279,13 +313,15 @@ class Runtime:
         self.log.debug("dial.failed", address=dial.address, outcome=outcome.value, detail=detail)
         if outcome is DialOutcome.FAULT:
             self.log.event("dial.refused", address=dial.address, detail=detail)
-        self.dispatch(DialFailed(dial.address, dial.node, outcome, detail))
+        self.dispatch(DialFailed(dial.address, dial.node, outcome, detail, dial.probe))
 
     async def _reach(self, dial: Dial) -> tuple[Stream, Greeted]:
-        transport = await connect(dial.address, lambda sock: self.watch(sock, dial.node, dial.address))
+        watch = partial(self.watch, peer=dial.node, dialled=dial.address)
+        transport = await connect(dial.address, dial.patience_s, watch)
         stream = trio.SSLStream(transport, self.contexts.dial)
         try:
-            with trio.move_on_after(HANDSHAKE_S):
+            answer_s = dial.patience_s if dial.probe else HANDSHAKE_S
+            with trio.move_on_after(answer_s):
                 await stream.do_handshake()
                 peer = peer_of(stream, self.keys.cluster_id)
                 self.watch(transport.socket, peer, dial.address)
@@ -293,7 +329,7 @@ class Runtime:
                 hello = self.hello(probe=dial.probe)
                 greeted = await greet(stream, self.keys, self.node.registry, hello, peer, dialled=True)
                 return stream, greeted
-            raise DialError(DialOutcome.STALLED, f"connected, but no HELLO within {HANDSHAKE_S:.0f} s")
+            raise DialError(DialOutcome.STALLED, f"connected, but no HELLO within {answer_s:.1f} s")
         except BaseException:
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(stream)

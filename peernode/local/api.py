@@ -10,7 +10,7 @@ from protocol.inputs import Event
 from protocol.invalidation import Glob
 from protocol.node import Node
 from protocol.replica.messages import as_heads
-from protocol.types import Instant
+from protocol.types import CommitNumber, Instant
 
 from ..cache import Cache
 from ..daemon.runtime import Runtime
@@ -29,6 +29,8 @@ class Api:
         self.version = VERSION
         self.started_ms = runtime.world.now().wall_ms
         self.cache = Cache(runtime.world.now().mono_s)
+        self._token = (CommitNumber(-1), "")
+        """The last one, and the commit that it is as of."""
         self.cache_subscriptions: dict[Subscription, Glob | None] = {}
         """Who hears of invalidations, and of which keys; None: of all."""
 
@@ -48,7 +50,11 @@ class Api:
 
     def token(self) -> str:
         """All that this node holds now, for causal reads elsewhere."""
-        return urlsafe_b64encode(msgspec.msgpack.encode(as_heads(self.node.replica.vector))).decode()
+        settled = self.node.settled
+        if self._token[0] != settled:
+            heads = msgspec.msgpack.encode(as_heads(self.node.replica.vector))
+            self._token = (settled, urlsafe_b64encode(heads).decode())
+        return self._token[1]
 
     def is_own_address(self, address: str) -> bool:
         """Whether a seed is this daemon on this machine, or a member's advertised address."""

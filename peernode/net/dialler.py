@@ -26,31 +26,34 @@ class DialError(Exception):
 Watch = Callable[[trio.socket.SocketType], None]
 
 
-async def connect(address: str, watch: Watch = lambda sock: None) -> trio.SocketStream:
+async def connect(
+    address: str, patience_s: float = CONNECT_S, watch: Watch = lambda sock: None
+) -> trio.SocketStream:
     """A TCP connection to host:port. Names are resolved anew each time. Raises DialError.
 
     `watch` sees every socket before it connects.
     """
-    with trio.move_on_after(CONNECT_S):
+    with trio.move_on_after(patience_s):
         try:
             host, port = split_address(address)
             found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, ValueError) as error:  # ValueError: a peer may announce any text as its address
             raise DialError(DialOutcome.UNREACHABLE, f"{address} is not known: {error}") from None
         return await _connect_first([(family, target) for family, _, _, _, target in found], watch)
-    raise DialError(DialOutcome.UNREACHABLE, f"no answer within {CONNECT_S:.0f} s")
+    raise DialError(DialOutcome.UNREACHABLE, f"no answer within {patience_s:.1f} s")
 
 
 async def _connect_first(targets: list[tuple[int, object]], watch: Watch) -> trio.SocketStream:
-    error: OSError | None = None
+    errors: list[OSError] = []
     for family, target in targets:
         try:
             return trio.SocketStream(await _connect_one(family, target, watch))
         except OSError as failed:
-            error = error or failed
-    if isinstance(error, ConnectionRefusedError):
+            errors.append(failed)
+    others = [error for error in errors if not isinstance(error, ConnectionRefusedError)]
+    if errors and not others:
         raise DialError(DialOutcome.REFUSED, "connection refused")
-    raise DialError(DialOutcome.UNREACHABLE, str(error))
+    raise DialError(DialOutcome.UNREACHABLE, str(next(iter(others), "the name has no address")))
 
 
 async def _connect_one(family: int, target: object, watch: Watch) -> trio.socket.SocketType:
@@ -89,9 +92,10 @@ DEFAULT_PORT = 7755
 
 def outcome_of(fault: RemoteFault) -> DialOutcome:
     """What a refused handshake says about the address that was dialled."""
-    if fault.fault is Fault.SELF:
-        return DialOutcome.SELF
-    return DialOutcome.FAULT
+    return OUTCOMES.get(fault.fault, DialOutcome.FAULT)
+
+
+OUTCOMES = {Fault.SELF: DialOutcome.SELF, Fault.WRONG_PEER: DialOutcome.STRANGER}
 
 
 def check_target(dial: Dial, peer: bytes) -> None:

@@ -8,13 +8,14 @@ thousand silent connections neither fill memory nor keep a peer out.
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 
 import trio
 
 from protocol.errors import Fault, RemoteFault
 
-from ..limits import HANDSHAKE_S, STRANGERS_MAX
+from ..limits import BACKLOG_MAX, HANDSHAKE_S, STRANGERS_MAX
 from ..log import Log
 from .dialler import STREAM_ERRORS, join_address
 from .enrol import KNOCK
@@ -33,7 +34,7 @@ async def open_listener(host: str, port: int) -> trio.socket.SocketType:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         await sock.bind((host, port))
-        sock.listen(256)
+        sock.listen(BACKLOG_MAX)
     except BaseException:
         sock.close()
         raise
@@ -93,8 +94,7 @@ class Listener:
         except RemoteFault as fault:
             self._refused(fault, address)
         except STREAM_ERRORS as error:
-            why = str(error.__cause__ or error)
-            self._refused(RemoteFault(Fault.NOT_A_MEMBER, f"the TLS handshake failed: {why}"), address)
+            self._not_greeted(error.__cause__ or error, address)
         finally:
             self._strangers.pop(stranger, None)
             if serve is None:
@@ -104,6 +104,14 @@ class Listener:
             await serve()
         elif stranger.scope.cancelled_caught:
             self._refused(RemoteFault(Fault.TIMEOUT, "it did not finish its handshake"), address)
+
+    def _not_greeted(self, cause: BaseException, address: str) -> None:
+        if isinstance(cause, ssl.SSLEOFError | ConnectionError):
+            self._log.debug(
+                "peer.gone", address=address
+            )  # members that asked whether we answer, while we did not
+        else:
+            self._refused(RemoteFault(Fault.NOT_A_MEMBER, f"the TLS handshake failed: {cause}"), address)
 
     async def _greet(self, transport: trio.SocketStream, stranger: Stranger) -> Serve | None:
         try:

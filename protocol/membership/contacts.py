@@ -5,9 +5,11 @@ links come up all the same, both ends keep the one that the lower id dialled. A 
 that takes the place of a silent one, or of one dialled by the same end (which would not have dialled had it
 still been up there), wins at once.
 
-Dials back off exponentially with full jitter, and never end: seeds and dead members are tried for ever at a
-low rate, so that a healed network finds itself again. A broken link is dialled again at once, but after
-several in a row that did not last this backs off too: two ends that cannot agree must not spend their time on it.
+Dials back off exponentially with full jitter, and never end: seeds and dead members are tried for ever, so that
+a healed network finds itself again. For a dead member the rate is the cluster's, shared by those who dial it. A
+broken link is dialled again at once, but after several in a row that did not last this backs off too: two ends that
+cannot agree must not spend their time on it. Early dials are given little time, since a verdict may wait for what
+they find; later ones more, so that slow networks connect too.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from ..effects import Dial
 from ..errors import Fault
 from ..turn import Turn
 from ..types import LinkId, NodeId
+from .table import Member
 
 if TYPE_CHECKING:
     from random import Random
@@ -35,6 +38,7 @@ class Idle(msgspec.Struct, frozen=True):
 
 class Dialling(msgspec.Struct, frozen=True):
     attempts: int
+    since_s: float
 
 
 class Up(msgspec.Struct):
@@ -49,6 +53,9 @@ class Up(msgspec.Struct):
     stamp_at_s: float = 0.0
     rtt_ms: float | None = None
     lag_ms: int = 0
+    probed_s: float | None = None  # a probe is under way since then
+    probe_due_s: float = 0.0  # no further one before then
+    pongs: int = 0  # answered probes since the last byte
 
 
 Contact = Idle | Dialling | Up
@@ -122,10 +129,31 @@ class Contacts:
             self.by_node[node] = Idle(now_s + max(delay_s, self._brief_pause_s(node, now_s - up.since_s)))
         return node
 
-    def dial_failed(self, node: NodeId, now_s: float, *, seldom: bool) -> None:
+    def dialling_since_s(self, node: NodeId) -> float | None:
+        """When the dial or the probe that is under way to this node began."""
+        match self.by_node.get(node):
+            case Dialling(since_s=since_s):
+                return since_s
+            case Up(probed_s=probed_s):
+                return probed_s
+            case _:
+                return None
+
+    def dial_failed(self, node: NodeId, now_s: float, pause_max_s: float) -> None:
+        """Dial again after the usual pause, `pause_max_s` at most."""
         contact = self.by_node.get(node)
         if isinstance(contact, Dialling):
-            self.by_node[node] = Idle(now_s + self._pause_s(contact.attempts, seldom), contact.attempts + 1)
+            pause_s = min(pause_max_s, self._pause_s(contact.attempts))
+            self.by_node[node] = Idle(now_s + pause_s, contact.attempts + 1)
+
+    def dial_failed_dead(self, node: NodeId, now_s: float, dialling: int) -> None:
+        """The same for a dead member that so many others dial too."""
+        contact = self.by_node.get(node)
+        if isinstance(contact, Dialling):
+            shared_s = min(self._config.redial_dead_max_s, self._config.redial_dead_s * dialling)
+            self.by_node[node] = Idle(
+                now_s + shared_s * self._random.uniform(0.75, 1.25), contact.attempts + 1
+            )
 
     def seed_answered(self, address: str, node: NodeId | None, now_s: float) -> None:
         """Somebody is at a seed's address (or, with None, nobody is)."""
@@ -134,31 +162,37 @@ class Contacts:
             return
         attempts = seed.contact.attempts if node is None else 0
         seed.node = node or seed.node
-        seed.contact = Idle(now_s + self._pause_s(attempts, seldom=False), attempts + 1)
+        seed.contact = Idle(now_s + self._pause_s(attempts), attempts + 1)
 
-    def dial_due(self, turn: Turn, addresses: dict[NodeId, str]) -> None:
+    def patience_s(self, rtt_ms: float | None, attempts: int = 0) -> float:
+        """How long to wait for a connection, when the least round trip was `rtt_ms`."""
+        first_s = max(self._config.probe_s, 4 * (rtt_ms or 0.0) / 1000)
+        return min(self._config.patience_max_s, first_s * 2.0 ** min(attempts, 16))
+
+    def dial_due(self, turn: Turn, members: dict[NodeId, Member]) -> None:
         """Dial every member and seed whose time has come."""
         now_s = turn.now.mono_s
         for node, contact in sorted(self.by_node.items()):
             if not isinstance(contact, Idle) or contact.dial_s > now_s:
                 continue
-            if node not in addresses:
+            member = members.get(node)
+            if member is None:
                 del self.by_node[node]  # it was gone before its record came
                 continue
-            self.by_node[node] = Dialling(contact.attempts)
-            turn.do(Dial(addresses[node], node))
+            self.by_node[node] = Dialling(contact.attempts, now_s)
+            turn.do(Dial(member.record.address, node, self.patience_s(member.rtt_ms, contact.attempts)))
         for address, seed in self.seeds.items():
             if self._seed_due_s(seed) <= now_s:
-                seed.contact = Dialling(seed.contact.attempts)
-                turn.do(Dial(address, None))
+                seed.contact = Dialling(seed.contact.attempts, now_s)
+                turn.do(Dial(address, None, self._config.patience_max_s))
 
     def _brief_pause_s(self, node: NodeId, lasted_s: float) -> float:
-        """How long to wait after a link that lasted so long."""
+        """How long to wait after a link that lasted so long: never so long that others take the node for dead."""
         before = self._brief.pop(node, 0)
         if lasted_s >= self._config.redial_max_s:
             return 0.0
         self._brief[node] = before + 1
-        return self._pause_s(before, seldom=False) if before else 0.0
+        return min(self._config.redial_brief_max_s, self._pause_s(before)) if before else 0.0
 
     def _seed_due_s(self, seed: Seed) -> float:
         """Not while the node that answered there has a link, nor before that node's own time."""
@@ -175,9 +209,7 @@ class Contacts:
         by_lower_id = mine_newly == (self._me < node)
         return silent or by_lower_id or mine_newly == mine_before
 
-    def _pause_s(self, attempts: int, seldom: bool) -> float:
+    def _pause_s(self, attempts: int) -> float:
         config = self._config
-        if seldom:
-            return config.redial_dead_s * self._random.uniform(0.75, 1.25)
         bound_s = min(config.redial_max_s, config.redial_min_s * 2 ** min(attempts + 1, 16))
         return self._random.uniform(config.redial_min_s / 2, bound_s)

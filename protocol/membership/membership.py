@@ -4,8 +4,8 @@ Every node holds every member's record and, in this version, a link to every mem
 for the first time goes on to all other links, once, unchanged; heartbeats carry a digest of the table, and
 where digests differ for longer the whole table is sent again.
 
-The rules for states are at the head of `table.py`. A node that was not running knows nothing: after its own
-late tick it credits the peers with the time that it lost.
+What this node sees of a member by itself is `observer.py`, what follows from that and from what the others report
+is `verdicts.py`. A report is news that does not wait for the next heartbeat.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..config import Config
-from ..effects import Dial, DialOutcome, Farewell, MemberChanged, RecordRow, Send
+from ..effects import DialOutcome, Farewell, MemberChanged, RecordRow, Send
 from ..errors import Fault, RemoteFault
+from ..inputs import DialFailed
 from ..limits import HEARTBEAT_ECHOES_MAX
 from ..turn import Turn
 from ..types import Instant, Keys, LinkId, NodeId
-from .contacts import Contacts, Up
+from .contacts import Contacts
+from .observer import Observer
 from .record import Goodbye, Heartbeat, MemberRecord, News, own_record
 from .table import Member, State, Table, encode_member
+from .verdicts import PREFIX_BYTES, Verdicts
 
 if TYPE_CHECKING:
     from random import Random
@@ -51,16 +54,18 @@ class Membership:
         for member in known:
             self.table.members[member.node] = member
         self.table.note_change()
+        self._observer = Observer(config, self.contacts, self.table)
+        self._verdicts = Verdicts(config, keys.node_id, self.contacts, self.table)
         self._unsaved: dict[NodeId, None] = {}
         self._save_after_s = 0.0
         self._resend_after_s: dict[LinkId, float] = {}
-        self._beat_s = 0.0
-        self._tick_s = 0.0
+        self._beat_s = self._beaten_s = 0.0
         self._farewell: Farewells | None = None
 
     @property
     def deadline_s(self) -> float:
-        return min(self._beat_s, self.contacts.deadline_s)
+        watch_s = min(self._observer.deadline_s, self._verdicts.deadline_s)
+        return min(self._beat_s, watch_s, self.contacts.deadline_s)
 
     @property
     def incarnation(self) -> int:
@@ -72,9 +77,16 @@ class Membership:
 
     def start(self, now: Instant) -> None:
         """Dial everybody known from the last run."""
-        self._tick_s = self._beat_s = now.mono_s
+        self._beat_s = now.mono_s
+        self._observer.start(now.mono_s)
         for node in sorted(self.table.members):
             self.contacts.know(node, now.mono_s, at_once=True)
+
+    def wake(self, now_s: float) -> None:
+        """Called before each event: a node that was not running must not blame the others for it."""
+        lag_s = self._observer.wake(now_s)
+        if lag_s:
+            self._verdicts.lagged(lag_s, now_s)
 
     # Links
 
@@ -87,9 +99,9 @@ class Membership:
             self._send_table(turn, link)
         member = self.table.members.get(node)
         if member is not None and member.run == run:
-            self._note_reached(member, run, dialled)
-            self._set_state(turn, member, State.ALIVE, "linked")
-            self._probe(turn, member)
+            self._observer.linked(member, dialled, turn.now.mono_s)
+            self._verdicts.reopen()
+            self._observer.probe_address(turn, member)
         return is_kept
 
     def link_down(self, turn: Turn, link: LinkId, why: str, *, duplicate: bool) -> None:
@@ -99,42 +111,51 @@ class Membership:
         member = self.table.members.get(node) if node is not None else None
         if self._farewell is not None and node is not None:
             self._farewell.waiting.discard(node)
-        if member is not None and not duplicate and member.state is State.ALIVE:
-            self._set_state(turn, member, State.SUSPECT, f"the link broke ({why}); dialling again")
-        self.contacts.dial_due(turn, self._addresses())
+        if node is not None:
+            self._verdicts.forget(node)
+        if member is not None and not duplicate and member.state is not State.LEFT:
+            self._observer.lost(member, why)
+            self._verdicts.reopen()
+        self.contacts.dial_due(turn, self.table.members)
 
     def heard(self, turn: Turn, link: LinkId) -> NodeId:
         """Bytes came from a peer: whatever they are, it runs."""
         node = self.contacts.by_link[link]
         up = self.contacts.up(node)
         assert up is not None
-        up.last_rx_s = turn.now.mono_s
         member = self.table.members.get(node)
-        if member is not None and member.state is State.SUSPECT and member.run == up.run:
-            self._set_state(turn, member, State.ALIVE, "it is heard again")
+        if member is not None and member.doubt is not None:
+            self._verdicts.reopen()
+        self._observer.heard(member, up, turn.now.mono_s)
         return node
 
-    def probed(self, node: NodeId, run: int, address: str) -> None:
+    def probed(self, turn: Turn, node: NodeId, run: int, address: str) -> None:
         """A node answered at an address, and hung up as it was asked to."""
         member = self.table.members.get(node)
         if member is not None:
-            self._note_reached(member, run, address)
+            self._observer.answered(turn, member, run, address)
+            self._verdicts.reopen()
 
-    def dial_failed(
-        self, turn: Turn, address: str, node: NodeId | None, outcome: DialOutcome, detail: str
-    ) -> None:
+    def dial_failed(self, turn: Turn, failed: DialFailed) -> None:
         """A dial or a probe did not lead to a link."""
-        now_s = turn.now.mono_s
+        now_s, node = turn.now.mono_s, failed.node
         if node is None:
-            if outcome is DialOutcome.SELF:
-                self.contacts.seeds.pop(address, None)
-            self.contacts.seed_answered(address, None, now_s)
+            if failed.outcome is DialOutcome.SELF:
+                self.contacts.seeds.pop(failed.address, None)
+            self.contacts.seed_answered(failed.address, None, now_s)
             return
         member = self.table.members.get(node)
-        if member is not None and self.contacts.up(node) is None:
-            self._judge(turn, member, address, outcome, detail)
-        seldom = member is None or member.state in (State.DEAD, State.LEFT)
-        self.contacts.dial_failed(node, now_s, seldom=seldom)
+        if member is not None and member.state is not State.LEFT:
+            self._observer.failed(turn, member, failed)
+            self._verdicts.reopen()
+        if member is None or member.state in (State.DEAD, State.LEFT):
+            live = sum(other.state is State.ALIVE for other in self.table.members.values())
+            self.contacts.dial_failed_dead(node, now_s, live + 1)
+        else:
+            pause_max_s = self._config.redial_max_s
+            if failed.outcome is DialOutcome.STALLED:
+                pause_max_s = self._config.redial_stalled_s
+            self.contacts.dial_failed(node, now_s, pause_max_s)
 
     def seed_answered(self, turn: Turn, address: str, node: NodeId) -> None:
         self.contacts.seed_answered(address, node, turn.now.mono_s)
@@ -207,10 +228,13 @@ class Membership:
         round_trip_ms: float | None = None
         up.stamp_ms, up.stamp_at_s, up.lag_ms = beat.stamp_ms, now_s, beat.lag_ms
         for prefix, stamp_ms, held_ms in beat.echoes:
-            if prefix == self._keys.node_id[:8]:
+            if prefix == self._keys.node_id[:PREFIX_BYTES]:
                 up.rtt_ms = round_trip_ms = max(0.0, now_s * 1000 - stamp_ms - held_ms)
-        if node in self.table.members:
-            self._probe(turn, self.table.members[node])
+        member = self.table.members.get(node)
+        if member is not None:
+            self._observer.timed(member, up)
+            self._observer.probe_address(turn, member)
+        self._dial_heard(self._verdicts.hear(node, beat.reports, beat.echoes, now_s), now_s)
         if beat.table == self.table.digest:
             self._resend_after_s.pop(link, None)
         elif now_s >= self._resend_after_s.setdefault(link, now_s + self._config.record_resend_s):
@@ -229,15 +253,36 @@ class Membership:
     # Time
 
     def tick(self, turn: Turn, news: News) -> None:
-        """Judge silence, dial, and beat when it is time, with the `news`."""
-        self._credit_lag(turn.now.mono_s)
-        for node, up in self.contacts.linked():
-            self._judge_silence(turn, node, up)
-        self.contacts.dial_due(turn, self._addresses())
+        """Watch, judge, dial, and beat when it is time, with the `news`."""
+        self._observer.watch(turn)
+        self.judge(turn)
+        self.contacts.dial_due(turn, self.table.members)
         if turn.now.mono_s >= self._beat_s:
+            self._beaten_s = turn.now.mono_s
             self._beat_s = turn.now.mono_s + self._config.heartbeat_s
             turn.say(self.contacts.links(), self._heartbeat(turn.now, news))
         self._say_farewell(turn)
+
+    def judge(self, turn: Turn) -> None:
+        """Draw the conclusions of the turn; called at its end. A report that is new or withdrawn goes out soon."""
+        now_s = turn.now.mono_s
+        if now_s < self._verdicts.deadline_s:
+            return
+        for member in self._verdicts.closed_by_others(now_s):
+            self._observer.second(member, now_s)
+            if member.doubt is None:
+                self.contacts.know(member.node, now_s, at_once=True)  # look for oneself
+        is_settled = False
+        while not is_settled:
+            is_settled = True
+            for ruling in self._verdicts.rule(now_s):
+                is_settled = is_settled and ruling.state is ruling.member.state
+                self._set_state(turn, ruling.member, ruling.state, ruling.why)
+                up = self.contacts.up(ruling.member.node)
+                if ruling.state is State.DEAD and up is not None:
+                    turn.cut(up.link, Fault.TIMEOUT, f"called dead; {ruling.why}")
+        if self._observer.has_news(now_s):
+            self._beat_s = min(self._beat_s, max(now_s, self._beaten_s + self._config.beat_gap_s))
 
     def is_beat_due(self, now_s: float) -> bool:
         return now_s >= self._beat_s
@@ -283,6 +328,8 @@ class Membership:
         restarted = run > member.run
         if restarted or record.address != member.record.address:
             member.probe_s = 0.0
+        self._observer.renewed(member, turn.now.mono_s, restarted=restarted)
+        self._verdicts.acquit(origin)
         member.run, member.incarnation, member.record, member.frame = run, incarnation, record, frame
         if restarted and member.state is State.ALIVE:
             turn.log("member.restarted", member=record.name, run=str(run))
@@ -291,10 +338,10 @@ class Membership:
         self._unsaved[origin] = None
         self.table.note_change()
         if up is not None and is_linked:
-            self._note_reached(member, run, up.address)
+            self._observer.linked(member, up.address, turn.now.mono_s)
         if not record.left:
             self.contacts.know(origin, turn.now.mono_s)
-            self._probe(turn, member)
+            self._observer.probe_address(turn, member)
 
     def _declare(self, turn: Turn, record: MemberRecord) -> None:
         """A newer record of our own, within this run."""
@@ -303,49 +350,16 @@ class Membership:
         self.table.note_change()
         turn.say(self.contacts.links(), self._record, seq=self._incarnation)
 
-    def _probe(self, turn: Turn, member: Member) -> None:
-        """Dial its address once to see that it answers there: only then a later refusal means anything."""
-        up = self.contacts.up(member.node)
-        place = (member.run, member.record.address)
-        is_due = turn.now.mono_s >= member.probe_s
-        if up is not None and up.run == member.run and member.reached != place and is_due:
-            member.probe_s = turn.now.mono_s + self._config.reprobe_s
-            turn.do(Dial(member.record.address, member.node, probe=True))
-
-    def _note_reached(self, member: Member, run: int, address: str | None) -> None:
-        if run == member.run and address == member.record.address:
-            member.reached = (run, address)
-
-    def _judge(self, turn: Turn, member: Member, address: str, outcome: DialOutcome, detail: str) -> None:
-        """What a failed dial says about a member to which there is no link."""
-        if outcome is DialOutcome.REFUSED and member.state is State.SUSPECT:
-            if member.reached == (member.run, address):
-                self._set_state(
-                    turn, member, State.DEAD, f"the link closed and {address} refuses connections"
-                )
-        elif member.state is State.ALIVE:
-            self._set_state(turn, member, State.SUSPECT, f"not reached at {address}: {outcome} ({detail})")
-
-    def _judge_silence(self, turn: Turn, node: NodeId, up: Up) -> None:
-        silent_s = turn.now.mono_s - up.last_rx_s
-        if silent_s > self._config.hang_up_s:
-            turn.cut(up.link, Fault.TIMEOUT, f"silent for {silent_s:.0f} s")
-            return
-        member = self.table.members.get(node)
-        if silent_s > self._config.silence_s and member is not None and member.state is State.ALIVE:
-            self._set_state(turn, member, State.SUSPECT, f"silent for {silent_s:.1f} s")
-
-    def _credit_lag(self, now_s: float) -> None:
-        """When this process itself was late, the peers' silence is partly its own."""
-        lag_s = now_s - self._tick_s - 1.2 * self._config.heartbeat_s
-        self._tick_s = now_s
-        if lag_s > self._config.lag_credit_s:
-            for _, up in self.contacts.linked():
-                up.last_rx_s += lag_s
+    def _dial_heard(self, prefixes: list[bytes], now_s: float) -> None:
+        """Somebody hears members whom this node misses: a split is healing, or there is a way round it."""
+        for member in self.table.members.values():
+            is_missed = member.doubt is not None or member.state is State.DEAD
+            if is_missed and member.node[:PREFIX_BYTES] in prefixes:
+                self.contacts.know(member.node, now_s, at_once=True)
 
     def _heartbeat(self, now: Instant, news: News) -> Heartbeat:
         echoes = [
-            (node[:8], up.stamp_ms, int((now.mono_s - up.stamp_at_s) * 1000))
+            (node[:PREFIX_BYTES], up.stamp_ms, int((now.mono_s - up.stamp_at_s) * 1000))
             for node, up in self.contacts.linked()
             if up.stamp_ms
         ]
@@ -358,6 +372,7 @@ class Membership:
             news.heads,
             news.streams,
             echoes[:HEARTBEAT_ECHOES_MAX],
+            self._observer.tell(now.mono_s),
         )
 
     def _send_table(self, turn: Turn, link: LinkId) -> None:
@@ -365,8 +380,9 @@ class Membership:
             turn.do(Send((link,), self.table.members[node].frame))
 
     def _set_state(self, turn: Turn, member: Member, state: State, why: str) -> None:
+        member.why = why
         if member.state is not state:
-            member.state, member.why, member.since_ms = state, why, turn.now.wall_ms
+            member.state, member.since_ms = state, turn.now.wall_ms
             self._unsaved[member.node] = None
             turn.do(MemberChanged(member.node, member.record.name, state, why))
 
@@ -374,9 +390,6 @@ class Membership:
         farewell = self._farewell
         if farewell is not None and (not farewell.waiting or turn.now.mono_s >= farewell.until_s):
             turn.do(Farewell())
-
-    def _addresses(self) -> dict[NodeId, str]:
-        return {node: member.record.address for node, member in self.table.members.items()}
 
 
 class Farewells(msgspec.Struct):

@@ -19,6 +19,7 @@ from ..limits import (
     CREDENTIAL_CERTIFICATES_MAX,
     HEARTBEAT_ECHOES_MAX,
     HEARTBEAT_HEADS_MAX,
+    HEARTBEAT_REPORTS_MAX,
     HEARTBEAT_STREAMS_MAX,
     NAME_CHARS_MAX,
     TAG_CHARS_MAX,
@@ -28,6 +29,7 @@ from ..limits import (
 from ..types import Keys, Payload
 from ..wire.fields import Counter, Head, Stamp
 from ..wire.registry import Route, Stream
+from .evidence import Report
 
 Text = Annotated[str, msgspec.Meta(max_length=TAG_CHARS_MAX)]
 Certificate = Annotated[bytes, msgspec.Meta(max_length=CERTIFICATE_BYTES_MAX)]
@@ -70,7 +72,8 @@ class Heartbeat(Payload, frozen=True):
 
     `heads` are heads of the store that moved lately, `streams` numbers of gossip streams (author, run, number).
     An echo is (first 8 bytes of the neighbour's id, its `stamp_ms` that arrived last, how long ago it
-    did): the neighbour reckons the round trip from it. `steady_ms`: the author's steady clock (see clock.py).
+    did): the neighbour reckons the round trip from it, and everybody else learns that it was heard. `steady_ms`: the
+    author's steady clock (see clock.py). The `reports` take the place of all that the sender reported before.
     """
 
     incarnation: Counter
@@ -84,6 +87,7 @@ class Heartbeat(Payload, frozen=True):
         list[tuple[Annotated[bytes, msgspec.Meta(max_length=8)], Counter, Counter]],
         msgspec.Meta(max_length=HEARTBEAT_ECHOES_MAX),
     ]
+    reports: Annotated[list[Report], msgspec.Meta(max_length=HEARTBEAT_REPORTS_MAX)]
 
 
 class News(msgspec.Struct, frozen=True):

@@ -1,14 +1,6 @@
-"""The member table: for each other node its newest record and its state as seen from here.
+"""The member table: for each other node its newest record, its state, and what was seen of it from here.
 
-States and what leads to them, as long as each node judges by its own evidence:
-
-    alive    a link is up and bytes come, or a newer record was heard
-    suspect  the link broke, or no byte came for `silence_s`, or it was never reached from here
-    dead     the link broke AND its address, where we had reached this very run before, refuses connections
-    left     it said so itself, signed
-
-Silence alone never makes anybody dead. A dead or left member is alive again when a link to it comes up or
-a record of a newer run arrives.
+What leads from state to state is told at the head of `verdicts.py`.
 """
 
 from __future__ import annotations
@@ -23,6 +15,7 @@ from ..limits import MEMBERS_MAX
 from ..types import NodeId
 from ..wire.envelope import read_header
 from ..wire.frames import HEADER
+from .evidence import Doubt
 from .record import MemberRecord
 
 
@@ -45,7 +38,11 @@ class Member(msgspec.Struct):
     why: str
     since_ms: int
     reached: tuple[int, str] | None = None  # the run that answered us, and the address where it did
-    probe_s: float = 0.0  # no probe before this time
+    probe_s: float = 0.0  # its address is not probed before this time
+    life_s: float = 0.0  # its last sign of life to us; before the first one, when we came to know it
+    was_met: bool = False  # this run was heard by us
+    rtt_ms: float | None = None  # its least round trip lately
+    doubt: Doubt | None = None
 
     @property
     def order(self) -> tuple[int, int]:
@@ -63,7 +60,7 @@ def decode_member(stored: bytes) -> Member:
     header = read_header(frame[HEADER.size :]).header
     record = _records.decode(header.payload)
     if state is State.ALIVE:
-        state, why = State.SUSPECT, "not reached since this node started"
+        state = State.SUSPECT
     return Member(NodeId(header.origin), header.run, header.seq, record, frame, state, why, since_ms)
 
 

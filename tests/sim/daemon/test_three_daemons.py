@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import trio
 
 from .simulation import Host, Simulation, simulate
 
@@ -53,11 +54,39 @@ async def life_of_a_cluster(simulation: Simulation) -> None:
     await simulation.until(lambda: a.state_of(b) == c.state_of(b) == "left", "b to have left")
 
 
-async def all_alive(simulation: Simulation, *hosts: Host) -> None:
+async def life_of_a_split(simulation: Simulation) -> None:
+    """One of three is cut off: dead to the majority, which is suspect to it; healed, all are alive and equal."""
+    a, b, c = (simulation.host(name) for name in "abc")
+    await a.start()
+    ticket = await a.ticket(uses=2)
+    await b.start(ticket)
+    await c.start(ticket)
+    await all_alive(simulation, a, b, c)
+
+    simulation.network.cut(a.ip, b.ip)
+    simulation.network.cut(a.ip, c.ip)
+    took_s = await simulation.until(lambda: b.state_of(a) == c.state_of(a) == "dead", "a to be dead")
+    assert took_s < 1.7
+    await trio.sleep(15)
+    assert [a.state_of(b), a.state_of(c), b.state_of(c), c.state_of(b)] == [
+        "suspect",
+        "suspect",
+        "alive",
+        "alive",
+    ]
+    await a.put(b"written by one", b"v")
+    await b.put(b"written by two", b"v")
+    simulation.network.heal()
+    took_s = await all_alive(simulation, a, b, c)
+    assert took_s < 3
+    await equal(simulation, 2, a, b, c)
+
+
+async def all_alive(simulation: Simulation, *hosts: Host) -> float:
     def hold() -> bool:
         return all(one.state_of(other) == "alive" for one in hosts for other in hosts if one is not other)
 
-    await simulation.until(hold, "all to see all alive")
+    return await simulation.until(hold, "all to see all alive")
 
 
 async def equal(simulation: Simulation, keys: int, *hosts: Host) -> None:
@@ -72,6 +101,12 @@ async def equal(simulation: Simulation, keys: int, *hosts: Host) -> None:
 def test_a_cluster_lives_in_virtual_time(seed: int, tmp_path: Path) -> None:
     """Real TLS and SQLite, no real network and no real time: what holds on real machines holds here."""
     assert simulate(seed, tmp_path, life_of_a_cluster)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_split_heals_in_virtual_time(seed: int, tmp_path: Path) -> None:
+    """The smaller side never kills, the larger one does in time, and nothing that either wrote is lost."""
+    assert simulate(seed, tmp_path, life_of_a_split)
 
 
 def test_the_same_seed_gives_the_same_trace(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+import msgspec
+
 from peernode.store.reader import Reader
 from peernode.store.schema import open_reader
 from protocol.replica.store import DamagedRow
@@ -119,13 +121,15 @@ def check(recording: Recording, database: Path, acknowledged: int) -> None:
     try:
         check_integrity(database)
         contents = read(reader)
+        if contents.commit > len(plan.stages):
+            raise Violation("integrity", f"there is no commit {contents.commit}")
         if contents.commit < acknowledged:
             raise Violation("acknowledged", f"{acknowledged} was, and the store is at {contents.commit}")
         require_equal("whole", plan.contents[contents.commit], contents)
         if contents.commit < len(plan.stages):
             writer.apply([plan.stages[contents.commit]])
             require_equal("goes on", plan.contents[contents.commit + 1], read(reader))
-    except (sqlite3.Error, DamagedRow, IndexesDiffer) as error:
+    except (sqlite3.Error, msgspec.DecodeError, DamagedRow, IndexesDiffer) as error:
         raise Violation("integrity", str(error)) from error
     finally:
         writer.close()

@@ -16,7 +16,7 @@ from protocol.replica.store import Origin
 from protocol.types import Instant
 
 if TYPE_CHECKING:
-    from .swarm import Host
+    from .hosts import Host
 
 Dot = tuple[bytes, int, int]
 

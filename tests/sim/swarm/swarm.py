@@ -1,17 +1,18 @@
 """The swarm: many pure nodes in one discrete-event simulation, with faults, and invariants after every event.
 
 Virtual time only; one seeded Random decides everything; the same seed gives the same trace, in any process.
-Links are ordered streams with a delay; a blocked pair's bytes wait until it is healed (as TCP retransmits), a
-crash loses what the disk had not taken. What runs is `protocol.node.Node`, unchanged; mutants are broken
-variants of it that the checks must catch.
+Links are ordered streams with a delay. A blocked path, one way or both, delivers nothing until it is healed (as TCP
+retransmits), not even the end of a link; a dial across it times out. A crash loses what the disk had not taken; the
+kernel closes the links and refuses the port. Without power there is no kernel either. A paused process does
+nothing, its timers included, while its kernel still takes connections. What runs is `protocol.node.Node`,
+unchanged; mutants are broken variants of it that the checks must catch.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import count
 from random import Random
@@ -26,6 +27,7 @@ from protocol.effects import (
     Entry,
     Farewell,
     Halt,
+    MemberChanged,
     Reply,
     Send,
     Stage,
@@ -49,78 +51,29 @@ from protocol.inputs import (
     Written,
 )
 from protocol.membership.membership import MEMBER_RECORD
+from protocol.membership.table import State
 from protocol.node import Node, next_identity
 from protocol.types import Instant, LinkId
 from protocol.wire.frames import HEADER
 from protocol.wire.hello import Established
 
 from .checks import Checks, Violation, require
-from .fakes import Authority, Disk, FakeKeys
+from .fakes import Authority, FakeKeys
+from .hosts import Host, Pipe, Plan, plan_of
+from .views import Views
 
 EPOCH_MS = 1_700_000_000_000
 NewNode = Callable[..., Node]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run does: everything about it but the seed."""
-
-    nodes: int = 3
-    faults_s: float = 20.0
-    quiet_s: float = 30.0
-    writes_per_s: float = 20.0
-    keys: int = 25
-    crash_every_s: float = 3.0
-    cut_every_s: float = 4.0
-    link_loss_every_s: float = 3.0
-    full_every_s: float = 9.0
-    jump_every_s: float = 6.0
-    jump_ms: int = 3000
-    restore_every_s: float = 12.0
-    wrong_clock_ms: int = 0
-    """One machine's clock is off by up to so much, either way."""
-    value_bytes: int = 12
-    skew_ms: int = 50
-    sync_rows_max: int = 4
-    steps_max: int = 200_000
-    full_check_steps: int = 1000
-    apart: tuple[str, ...] = ()
-    """Two nodes that never reach each other while there are faults: they hear of each other by sync only."""
-
-
-@dataclass
-class Pipe:
-    """One link: an ordered stream each way for each class, for control goes ahead of bulk that waits."""
-
-    ends: tuple[tuple[str, LinkId], tuple[str, LinkId]]
-    up: bool = True
-    queues: dict[tuple[str, bool], deque[tuple[float, bytes]]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.queues = {(name, bulk): deque() for name, _ in self.ends for bulk in (False, True)}
-
-    def other(self, name: str) -> tuple[str, LinkId]:
-        return self.ends[1] if self.ends[0][0] == name else self.ends[0]
-
-
-class Host:
-    """A machine: its disk and clock stay, its node comes and goes. `life` counts its processes."""
-
-    def __init__(self, name: str, keys: FakeKeys, skew_ms: int) -> None:
-        self.name, self.keys, self.skew_ms = name, keys, skew_ms
-        self.address = f"{name}:1"
-        self.disk = Disk()
-        self.copy: Disk | None = None  # an old one, for a restore
-        self.node: Node | None = None
-        self.life = 0
-        self.run = 0
-        self.seeds: tuple[str, ...] = ()  # kept beside the certificates since the node was enrolled
-        self.pipes: dict[LinkId, Pipe] = {}
-        self.staged: deque[Stage] = deque()
-        self.committing = False
-        self.full = False
-        self.tick_due = float("inf")
-        self.link_ids = count(1)
+NOTICED_S = 1.0
+"""How long it may take until a kill is known to all."""
+LOOK_S = 0.05
+"""How often the simulator looks at what everybody says."""
+SYN_AGAIN_S = 1.0
+"""When the kernel sends a lost SYN again."""
+SEND_AGAIN_S = 0.2
+"""When it sends anything else again; twice as late each time."""
+HANDSHAKE_S = 5.0
+"""How long a dial waits for the other process once it is connected."""
 
 
 class Swarm:
@@ -144,17 +97,11 @@ class Swarm:
             wrong = self.rng.choice(list(self.hosts.values()))
             wrong.skew_ms = self.rng.choice((-1, 1)) * self.rng.randint(20_000, self.plan.wrong_clock_ms)
         self.by_id = {host.keys.node_id: host for host in self.hosts.values()}
-        self.blocked: set[frozenset[str]] = {frozenset(self.plan.apart)}
+        self.blocked: set[tuple[str, str]] = set()
+        self._block_apart()
         self.checks = Checks(self.hosts)
-        self.stats = {
-            "asked": 0,
-            "acked": 0,
-            "refused": 0,
-            "crashes": 0,
-            "cuts": 0,
-            "restores": 0,
-            "begun_anew": 0,
-        }
+        self.views = Views(self.hosts, self.reaches)
+        self.stats: Counter[str] = Counter()
 
     def run(self) -> str:
         """Safety under faults, then quiet; returns the trace hash."""
@@ -167,10 +114,7 @@ class Swarm:
         return self._trace.hexdigest()
 
     def _play(self) -> None:
-        first, *rest = self.hosts.values()
-        self.boot(first)
-        for host in rest:
-            self.at(self.rng.uniform(0, 0.5), lambda h=host: self.boot(h, first.address))  # type: ignore[misc]
+        self.start()
         self._schedule_faults()
         self._until(self.plan.faults_s)
         require(
@@ -180,8 +124,47 @@ class Swarm:
         self._calm()
         self._until(self.plan.faults_s + self.plan.quiet_s)
         self.checks.at_quiet(self.instant)
+        self._kill_one()
+
+    def _kill_one(self) -> None:
+        """After all that, everybody still notices a kill at once (I10)."""
+        victim = self.rng.choice(
+            [host for host in self.hosts.values() if host.name not in self.plan.outbound_only]
+        )
+        self.crash(victim)
+        judges = [name for name in self.hosts if name != victim.name]
+        self.until(
+            lambda: all(self.views.state(judge, victim.name) is State.DEAD for judge in judges),
+            NOTICED_S,
+            f"I10: {victim.name} is not dead to all",
+        )
+
+    def start(self) -> None:
+        """The first node makes the cluster, the others join through it."""
+        first, *rest = self.hosts.values()
+        self.boot(first)
+        for host in rest:
+            self.at(self.rng.uniform(0, 0.5), lambda h=host: self.boot(h, first.address))  # type: ignore[misc]
+        self._look()
 
     # Time
+
+    def advance(self, for_s: float) -> None:
+        self._until(self.now + for_s)
+
+    def until(self, condition: Callable[[], bool], within_s: float, otherwise: str) -> float:
+        """Let time pass until the condition holds; how long that took. A Violation when it takes too long."""
+        began_s = self.now
+        while not condition():
+            if self.now - began_s >= within_s:
+                raise Violation(f"{otherwise} within {within_s:g} s\n{self.views.text()}")
+            self.advance(LOOK_S)
+        return self.now - began_s
+
+    def _look(self) -> None:
+        """What everybody says of everybody, now and from time to time."""
+        self.views.look(self.now)
+        self.at(LOOK_S, self._look)
 
     def at(self, delay_s: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._heap, (self.now + delay_s, next(self._order), action))
@@ -217,6 +200,7 @@ class Swarm:
             (plan.full_every_s, self._fill_disk),
             (plan.jump_every_s, self._jump_clock),
             (plan.restore_every_s, self._restore_one),
+            (plan.pause_every_s, self._pause_one),
         ):
             self._repeat(every_s, fault)
 
@@ -231,19 +215,45 @@ class Swarm:
     def _crash_one(self) -> None:
         host = self.rng.choice(list(self.hosts.values()))
         if host.node is not None:
-            self.crash(host)
+            self.crash(host, power=self.rng.random() < 0.7)
             self.at(self.rng.uniform(0.05, 3.0), lambda: self.boot(host))
 
-    def _cut_one(self) -> None:
-        pair = frozenset(self.rng.sample(sorted(self.hosts), 2))
-        self.stats["cuts"] += 1
-        self.note("cut", sorted(pair))
-        self.blocked.add(pair)
-        self.at(self.rng.uniform(0.2, 8.0), lambda: self._heal(pair))
+    def _pause_one(self) -> None:
+        host = self.rng.choice(list(self.hosts.values()))
+        if host.node is not None and not host.is_paused:
+            self.pause(host)
+            self.at(self.rng.uniform(0.1, 6.0), lambda: self.resume(host))
 
-    def _heal(self, pair: frozenset[str]) -> None:
-        if pair != frozenset(self.plan.apart):
-            self.blocked.discard(pair)
+    def _cut_one(self) -> None:
+        """Between two nodes nothing gets through for a while, or only one way."""
+        one, other = self.rng.sample(sorted(self.hosts), 2)
+        self.stats["cuts"] += 1
+        ways = [(one, other)] if self.rng.random() < 0.3 else [(one, other), (other, one)]
+        self.block(*ways)
+        self.at(self.rng.uniform(0.2, 8.0), lambda: self.unblock(*ways))
+
+    def block(self, *ways: tuple[str, str]) -> None:
+        """From now on nothing gets from the first to the second of each pair."""
+        self.note("block", ways)
+        self.blocked.update(ways)
+
+    def unblock(self, *ways: tuple[str, str]) -> None:
+        self.note("unblock", ways)
+        self.blocked.difference_update(ways)
+        if self.now < self.plan.faults_s:
+            self._block_apart()
+
+    def _block_apart(self) -> None:
+        if self.plan.apart:
+            one, other = self.plan.apart
+            self.blocked.update(((one, other), (other, one)))
+
+    def reaches(self, sender: str, receiver: str) -> bool:
+        has_power = self.hosts[sender].has_power and self.hosts[receiver].has_power
+        return has_power and (sender, receiver) not in self.blocked
+
+    def _can_connect(self, one: str, other: str) -> bool:
+        return self.reaches(one, other) and self.reaches(other, one)
 
     def _lose_link(self) -> None:
         pipes = sorted({id(p): p for h in self.hosts.values() for p in h.pipes.values()}.values(), key=_ends)
@@ -282,6 +292,7 @@ class Swarm:
         self.blocked.clear()
         for host in self.hosts.values():
             host.full = False
+            self.resume(host)
             if host.node is None:
                 self.boot(host)
 
@@ -290,6 +301,7 @@ class Swarm:
     def boot(self, host: Host, *seeds: str) -> None:
         if host.node is not None:
             return
+        host.has_power = True
         identity, rows = next_identity(host.disk, self.wall_ms_of(host))
         host.disk.apply(rows)
         host.run = identity.run
@@ -303,26 +315,49 @@ class Swarm:
         host.seeds = host.seeds or seeds
         self.handle(host, Start(host.seeds))
 
-    def crash(self, host: Host) -> None:
-        """Kill -9 with a power cut: what is staged may have reached the disk, or some of it, or none."""
+    def crash(self, host: Host, *, power: bool = True) -> None:
+        """Kill -9: what is staged may have reached the disk, or some of it, or none. Or the power goes, too."""
         self.stats["crashes"] += 1
-        self.note("crash", host.name)
+        self.note("crash", host.name, power)
         for stage in list(host.staged)[: self.rng.randint(0, len(host.staged))]:
             self.store(host, stage)
         host.node = None
+        host.has_power, host.is_paused = power, False
+        host.inbox.clear()
         for pipe in list(host.pipes.values()):
             self.break_pipe(pipe, "the connection ended", but=host.name)
         host.pipes.clear()
+
+    def pause(self, host: Host) -> None:
+        """SIGSTOP."""
+        self.note("pause", host.name)
+        host.is_paused = True
+
+    def resume(self, host: Host) -> None:
+        """SIGCONT: it finds everything at once that happened meanwhile, in any order of time and mail."""
+        if not host.is_paused:
+            return
+        self.note("resume", host.name)
+        host.is_paused = False
+        missed, host.inbox = host.inbox, []
+        if self.rng.random() < 0.5:
+            missed.sort(key=lambda event: not isinstance(event, Tick))
+        for event in missed:
+            self.handle(host, event)
 
     def handle(self, host: Host, event: Event) -> None:
         node = host.node
         if node is None:
             return
+        if host.is_paused:
+            host.inbox.append(event)
+            return
         effects = node.handle(event, self.instant(host))
         for effect in effects:
             self._perform(host, effect)
-        self.checks.after(host, self.now, ticked=isinstance(event, Tick))
-        self._plan_tick(host, node)
+        if host.node is not None:
+            self.checks.after(host, self.now, ticked=isinstance(event, Tick))
+            self._plan_tick(host, node)
 
     def _plan_tick(self, host: Host, node: Node) -> None:
         due = max(node.deadline_s, self.now)
@@ -362,8 +397,11 @@ class Swarm:
                     self._part(pipe, host.name, parting)
                     self.break_pipe(pipe, f"hung up: {fault}", but=host.name, fault=fault)
                     host.pipes.pop(link, None)
+            case MemberChanged(node, _, state):
+                self.views.said.add((host.name, self.by_id[node].name, state))
             case Farewell():
                 self.note("farewell", host.name)
+                self.crash(host)
 
     def _part(self, pipe: Pipe, sender: str, frame: bytes) -> None:
         """The last words of an end that hangs up."""
@@ -382,7 +420,7 @@ class Swarm:
     def _send(self, host: Host, link: LinkId, frame: bytes, bulk: bool) -> None:
         pipe = host.pipes.get(link)
         if pipe is None or not pipe.up:
-            return
+            return  # the far end is gone, and this one will hear of it
         queue = pipe.queues[host.name, bulk]
         earliest = queue[-1][0] if queue else self.now
         arrival = max(earliest, self.now + self.rng.uniform(0.0005, 0.02))
@@ -391,40 +429,67 @@ class Swarm:
         if len(queue) == 1:
             self.at(arrival - self.now, lambda: self._deliver(host.name, pipe, bulk))
 
-    def _deliver(self, sender: str, pipe: Pipe, bulk: bool) -> None:
-        """The oldest frame of one direction arrives, unless the pair is blocked: then it is sent again later."""
+    def _deliver(self, sender: str, pipe: Pipe, bulk: bool, again_s: float = SEND_AGAIN_S) -> None:
+        """The oldest frame of one direction arrives. Where the path is blocked it is sent again, ever later."""
         if not pipe.up:
             return
         name, link = pipe.other(sender)
-        if frozenset((sender, name)) in self.blocked:
-            self.at(0.1, lambda: self._deliver(sender, pipe, bulk))
+        if not self.reaches(sender, name):
+            self.at(again_s, lambda: self._deliver(sender, pipe, bulk, 2 * again_s))
             return
         queue = pipe.queues[sender, bulk]
         _, frame = queue.popleft()
+        pipe.arrived[sender] = self.now
         if queue:
             self.at(max(0.0, queue[0][0] - self.now), lambda: self._deliver(sender, pipe, bulk))
         self.handle(self.hosts[name], Received(link, (frame[HEADER.size :],)))
 
     def break_pipe(self, pipe: Pipe, why: str, but: str | None = None, fault: Fault | None = None) -> None:
-        """End a link; each end but one hears of it."""
+        """End a link; each end but one hears of it when word gets there."""
         pipe.up = False
         for name, link in pipe.ends:
-            host = self.hosts[name]
-            if name != but and host.pipes.pop(link, None) is not None:
-                event, life = LinkDown(link, why, fault), host.life
-                self.at(0.001, lambda h=host, e=event, n=life: h.life == n and self.handle(h, e))  # type: ignore[misc]
+            if name != but:
+                event = LinkDown(link, why, fault)
+                self.at(0.001, lambda n=name, e=event: self._end(pipe, n, e))  # type: ignore[misc]
 
-    def _dial(self, host: Host, life: int, dial: Dial) -> None:
+    def _end(self, pipe: Pipe, name: str, event: LinkDown, again_s: float = SEND_AGAIN_S) -> None:
+        host = self.hosts[name]
+        if host.pipes.get(event.link) is not pipe:
+            return  # it has died or hung up itself
+        if not self.reaches(pipe.other(name)[0], name):
+            self.at(again_s, lambda: self._end(pipe, name, event, 2 * again_s))
+            return
+        del host.pipes[event.link]
+        self.handle(host, event)
+
+    def _dial(self, host: Host, life: int, dial: Dial, waited_s: float = 0.0) -> None:
         if host.life != life or host.node is None:
             return
         target = next((h for h in self.hosts.values() if h.address == dial.address), None)
         assert target is not None
-        if frozenset((host.name, target.name)) in self.blocked:
-            self.at(3.0, lambda: self._dial_failed(host, life, dial, DialOutcome.UNREACHABLE))
-        elif target.node is None:
-            self._dial_failed(host, life, dial, DialOutcome.REFUSED)
-        elif target is host:
+        left_s = dial.patience_s - waited_s
+        if target is host:
             self._dial_failed(host, life, dial, DialOutcome.SELF)
+        elif not self._can_connect(host.name, target.name) and left_s > SYN_AGAIN_S:
+            self.at(SYN_AGAIN_S, lambda: self._dial(host, life, dial, waited_s + SYN_AGAIN_S))
+        elif not self._can_connect(host.name, target.name):
+            self.at(left_s, lambda: self._dial_failed(host, life, dial, DialOutcome.UNREACHABLE))
+        elif target.node is None or target.name in self.plan.outbound_only:
+            self._dial_failed(host, life, dial, DialOutcome.REFUSED)
+        else:
+            answer_s = dial.patience_s if dial.probe else HANDSHAKE_S
+            self._shake_hands(host, life, dial, target, target.life, self.now + answer_s)
+
+    def _shake_hands(
+        self, host: Host, life: int, dial: Dial, target: Host, target_life: int, until_s: float
+    ) -> None:
+        """Connected: now the other process has to answer. It does when it runs."""
+        if host.life != life or host.node is None:
+            return
+        if target.life != target_life or target.node is None or self.now >= until_s:
+            self._dial_failed(host, life, dial, DialOutcome.STALLED)
+        elif target.is_paused or not self._can_connect(host.name, target.name):
+            self.at(LOOK_S, lambda: self._shake_hands(host, life, dial, target, target_life, until_s))
         elif dial.probe:
             self.handle(host, Probed(dial.address, target.keys.node_id, target.run))
         else:
@@ -432,11 +497,11 @@ class Swarm:
 
     def _dial_failed(self, host: Host, life: int, dial: Dial, outcome: DialOutcome) -> None:
         if host.life == life:
-            self.handle(host, DialFailed(dial.address, dial.node, outcome, "simulated"))
+            self.handle(host, DialFailed(dial.address, dial.node, outcome, "simulated", dial.probe))
 
     def _connect(self, host: Host, target: Host, dial: Dial) -> None:
         mine, theirs = LinkId(next(host.link_ids)), LinkId(next(target.link_ids))
-        pipe = Pipe(((host.name, mine), (target.name, theirs)))
+        pipe = Pipe(((host.name, mine), (target.name, theirs)), self.now)
         host.pipes[mine] = target.pipes[theirs] = pipe
         self.note("link", host.name, target.name)
         there = Established(target.keys.node_id, 1, (1, 1), target.run, 0, False)
@@ -450,10 +515,15 @@ class Swarm:
         if not host.committing:
             host.committing = True
             life = host.life
-            self.at(self.rng.uniform(0.0005, 0.02), lambda: self._commit(host, life))
+            stalls = self.now < self.plan.faults_s and self.rng.random() < self.plan.disk_stalls
+            commit_s = self.rng.uniform(0.1, 2.0) if stalls else self.rng.uniform(0.0005, 0.02)
+            self.at(commit_s, lambda: self._commit(host, life))
 
     def _commit(self, host: Host, life: int) -> None:
         if host.life != life or host.node is None:
+            return
+        if host.is_paused:
+            self.at(LOOK_S, lambda: self._commit(host, life))
             return
         host.committing = False
         group = [host.staged.popleft() for _ in range(self.rng.randint(1, len(host.staged)))]
@@ -502,13 +572,3 @@ class Swarm:
 
 def _ends(pipe: Pipe) -> Any:
     return pipe.ends
-
-
-def plan_of(seed: int) -> Plan:
-    """Each seed has its own size, mostly two to five nodes: our users' sizes."""
-    return Plan(nodes=(2, 3, 4, 5, 3, 4, 6, 7)[seed % 8])
-
-
-def wrong_clock_plan(seed: int) -> Plan:
-    """The same sizes, one clock that is far off."""
-    return Plan(nodes=2 + seed % 4, quiet_s=40, restore_every_s=1e9, jump_ms=1000, wrong_clock_ms=900_000)

@@ -22,7 +22,8 @@ from protocol.turn import Turn
 from protocol.types import NodeId
 
 from .checks import Violation
-from .swarm import Plan, Swarm, plan_of, wrong_clock_plan
+from .hosts import Plan, plan_of, wrong_clock_plan
+from .swarm import Swarm
 
 SEEDS = range(40)
 
@@ -110,8 +111,7 @@ class LeavesTheDead(Node):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         contacts = self.membership.contacts
-        pause_s = contacts._pause_s
-        contacts._pause_s = lambda attempts, seldom: 1e9 if seldom else pause_s(attempts, seldom)  # type: ignore[method-assign]
+        contacts.dial_failed_dead = lambda node, *_: contacts.by_node.pop(node, None)  # type: ignore[method-assign]
         contacts.know = lambda *_, **__: None  # type: ignore[method-assign]
 
 

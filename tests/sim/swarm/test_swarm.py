@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from .swarm import Swarm, wrong_clock_plan
+from .hosts import wrong_clock_plan
+from .swarm import Swarm
 
 REGRESSIONS = (125, 216, 405)
 """Seeds that found something: entries staged under one lineage were told under the next; a restored folder gave out a
