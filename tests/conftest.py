@@ -12,7 +12,9 @@ from .e2e.daemons import Daemons, daemons_in
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--swarm-seed", type=int, help="run only this seed of the swarm simulator")
-    parser.addoption("--kill-rounds", type=int, default=8, help="how often a node of three is killed under load")
+    parser.addoption(
+        "--kill-rounds", type=int, default=8, help="how often a node of three is killed under load"
+    )
     parser.addoption("--kill-seed", type=int, default=1, help="which one each time")
     parser.addoption("--swarm-seeds", type=int, default=60, help="how many seeds of it to run")
     parser.addoption("--write-golden", action="store_true", help="write golden files that are missing")

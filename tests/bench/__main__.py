@@ -41,10 +41,14 @@ def main() -> None:
 
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="of each measurement (5)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="that one rate is measured for (1)")
+    parser.add_argument("--rounds", type=int, default=15, help="of each measurement (15)")
+    parser.add_argument(
+        "--seconds", type=float, default=0.2, help="that one rate is measured for in each round (0.2)"
+    )
     parser.add_argument("--only", nargs="+", choices=MEASURES, help="only these measurements")
-    parser.add_argument("--against", type=Path, metavar="DIR", help="another checkout, measured in the same run")
+    parser.add_argument(
+        "--against", type=Path, metavar="DIR", help="another checkout, measured in the same run"
+    )
     parser.add_argument("--dir", type=Path, help="a folder on the disk to be measured (the temporary one)")
     options = parser.parse_args()
     if options.against is not None and not (options.against / "peernode").is_dir():

@@ -7,25 +7,28 @@ import select
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from statistics import median
 from threading import Event
+from typing import TypeVar
 
-from .driver import driving
+from .driver import RECEIVE_BYTES, Drive, driving
 from .results import Row, Table
 from .servers import Kind, Server, cpu_s, resident_mib, running, seconds_until
 from .wires import Request, key_of, value_of
+
+T = TypeVar("T")
 
 KEYS = 10_000
 """What the rates read and write over and over."""
 MANY_KEYS = 100_000
 ITEMS = 100
 """In one bulk write."""
-WARM_SHARE = 0.2
+WARM_SHARE = 0.25
 """Of a measurement's time is spent before it, so that sockets, caches and CPU clocks are warm."""
 
 
@@ -53,8 +56,8 @@ class Bench:
 
     kinds: list[Kind]
     home: Path
-    rounds: int = 5
-    seconds: float = 1.0
+    rounds: int = 15
+    seconds: float = 0.2
     idle_seconds: float = 5.0
     sizes: tuple[int, ...] = (3, 10)
     many_keys: int = MANY_KEYS
@@ -68,10 +71,10 @@ class Bench:
         with ExitStack() as stack:
             yield [(kind, stack.enter_context(running(kind, self.folder(), count))) for kind in self.kinds]
 
-    def in_turn(self, servers: list[tuple[Kind, list[Server]]]) -> Iterator[tuple[Kind, list[Server]]]:
-        """All kinds of servers, round after round; each second round the other way round."""
-        for number in range(self.rounds):
-            yield from servers if number % 2 == 0 else reversed(servers)
+    def in_turn(self, contestants: Sequence[T], times: int = 1) -> Iterator[T]:
+        """All of them, round after round; each second round the other way round."""
+        for number in range(self.rounds * times):
+            yield from contestants if number % 2 == 0 else reversed(contestants)
 
 
 # Rates
@@ -86,9 +89,18 @@ def rates(bench: Bench) -> list[Table]:
         for operation in ("get", "set"):
             for shape in SHAPES:
                 row = table.row(f"`{operation}`, {shape.label}", AIMS.get((operation, shape), ""))
-                for kind, (server,) in bench.in_turn(servers):
-                    rate(bench, row, kind, server, requests_of(kind, operation), shape)
+                with ExitStack() as stack:
+                    drives = [
+                        (kind, server, stack.enter_context(drive_of(kind, server, operation, shape)))
+                        for kind, (server,) in servers
+                    ]
+                    for kind, server, drive in bench.in_turn(drives):
+                        rate(bench, row, kind, server, drive)
     return [table]
+
+
+def drive_of(kind: Kind, server: Server, operation: str, shape: Shape) -> AbstractContextManager[Drive]:
+    return driving(server.path, requests_of(kind, operation), shape.clients, shape.depth)
 
 
 def requests_of(kind: Kind, operation: str) -> list[Request]:
@@ -97,14 +109,12 @@ def requests_of(kind: Kind, operation: str) -> list[Request]:
     return [kind.wire.put(key_of(number), value_of(number + 1)) for number in range(KEYS)]
 
 
-def rate(
-    bench: Bench, row: Row, kind: Kind, server: Server, requests: list[Request], shape: Shape
-) -> None:
-    with driving(server.path, requests, shape.clients, shape.depth) as drive:
-        drive.run(bench.seconds * WARM_SHARE)
-        began = time.perf_counter(), cpu_s(server.pid), time.process_time()
-        answers = drive.run(bench.seconds)
-        ended = time.perf_counter(), cpu_s(server.pid), time.process_time()
+def rate(bench: Bench, row: Row, kind: Kind, server: Server, drive: Drive) -> None:
+    drive.run(bench.seconds * WARM_SHARE)
+    began = time.perf_counter(), cpu_s(server.pid), time.process_time()
+    answers = drive.run(bench.seconds)
+    ended = time.perf_counter(), cpu_s(server.pid), time.process_time()
+    drive.finish()
     elapsed_s, server_s, client_s = (end - start for start, end in zip(began, ended, strict=True))
     row.add("a second", kind.name, answers / elapsed_s)
     row.add("CPU us each", kind.name, server_s / answers * 1e6)
@@ -125,62 +135,59 @@ def load(kind: Kind, server: Server, keys: int) -> float:
 # Replication
 
 
-def replication(bench: Bench, writes: int = 50) -> list[Table]:
-    """From the answer to a durable write on one node to its sight on two others; and an answer for all three."""
+def replication(bench: Bench, writes: int = 10) -> list[Table]:
+    """From the answer to a durable write on one node to its sight on two others; and an answer for all three.
+
+    A value is the median of some writes. Servers take turns with each write: a disk has good and bad moments.
+    """
     table = Table("Three nodes", "")
     seen = table.row("a `set` is seen on both others after its answer, ms", "2.5x")
-    slow = table.row("... the slowest of ten, ms")
     held = table.row("a `set` is answered once both others hold it, ms")
-    with bench.running(3) as servers:
-        for kind, nodes in bench.in_turn(servers):
-            lags = [1000 * lag for lag in sights(kind, nodes, writes)]
-            seen.add("", kind.name, median(lags))
-            slow.add("", kind.name, sorted(lags)[len(lags) * 9 // 10])
-            held.add("", kind.name, 1000 * answer_from_all(kind, nodes, writes))
+    with bench.running(3) as servers, ExitStack() as stack:
+        trios = [
+            (kind, [stack.enter_context(connected(node.path)) for node in nodes]) for kind, nodes in servers
+        ]
+        for row, measure in ((seen, sight_s), (held, held_s)):
+            took: dict[str, list[float]] = {kind.name: [] for kind, _ in trios}
+            for number, (kind, nodes) in enumerate(bench.in_turn(trios, writes)):
+                took[kind.name].append(1000 * measure(kind, nodes, number))
+            for name, times_ms in took.items():
+                for first in range(0, len(times_ms), writes):
+                    row.add("", name, median(times_ms[first : first + writes]))
     return [table]
 
 
-def sights(kind: Kind, nodes: list[Server], writes: int) -> Iterator[float]:
+def sight_s(kind: Kind, nodes: list[socket.socket], number: int) -> float:
     """Write on the first; then ask the others over and over, one question each at a time, until both show it."""
-    with ExitStack() as stack:
-        writer, *readers = (stack.enter_context(connected(node.path)) for node in nodes)
-        for number in range(writes):
-            key, value = b"seen", value_of(number)
-            put, get = kind.wire.put(key, value), kind.wire.get(key)
-            writer.sendall(put.sent)
-            answer = writer.recv(1 << 16)
-            answered_s = time.perf_counter()
-            assert put.mark in answer, answer
-            wait_for_sight(readers, get.sent, value)
-            yield time.perf_counter() - answered_s
-
-
-def wait_for_sight(readers: list[socket.socket], question: bytes, value: bytes) -> None:
+    writer, *readers = nodes
+    key, value = b"seen", value_of(number)
+    put, get = kind.wire.put(key, value), kind.wire.get(key)
+    writer.sendall(put.sent)
+    answer = writer.recv(RECEIVE_BYTES)
+    answered_s = time.perf_counter()
+    assert put.mark in answer, answer
     waiting = {reader.fileno(): reader for reader in readers}
     for reader in readers:
-        reader.sendall(question)
+        reader.sendall(get.sent)
     while waiting:
-        for number in select.select(list(waiting), (), ())[0]:
-            if value in waiting[number].recv(1 << 16):
-                del waiting[number]
+        for ready in select.select(list(waiting), (), ())[0]:
+            if value in waiting[ready].recv(RECEIVE_BYTES):
+                del waiting[ready]
             else:
-                waiting[number].sendall(question)
+                waiting[ready].sendall(get.sent)
+    return time.perf_counter() - answered_s
 
 
-def answer_from_all(kind: Kind, nodes: list[Server], writes: int) -> float:
-    """How long a write takes that two others must hold, too: the median."""
-    took = []
-    with connected(nodes[0].path) as writer:
-        for number in range(writes):
-            put = kind.wire.put_on(2, b"held", value_of(number))
-            began_s = time.perf_counter()
-            writer.sendall(put.sent)
-            answer = b""
-            while put.mark not in answer:
-                answer += writer.recv(1 << 16)
-                assert put.error not in answer, answer
-            took.append(time.perf_counter() - began_s)
-    return median(took)
+def held_s(kind: Kind, nodes: list[socket.socket], number: int) -> float:
+    """How long a write takes that two others must hold, too."""
+    put = kind.wire.put_on(2, b"held", value_of(number))
+    began_s = time.perf_counter()
+    nodes[0].sendall(put.sent)
+    answer = b""
+    while put.mark not in answer:
+        answer += nodes[0].recv(RECEIVE_BYTES)
+        assert put.error not in answer, answer
+    return time.perf_counter() - began_s
 
 
 @contextmanager
@@ -253,7 +260,9 @@ def idle_cpu(servers: list[tuple[Kind, list[Server]]], seconds: float) -> list[t
     before = [[cpu_s(node.pid) for node in nodes] for _, nodes in servers]
     Event().wait(seconds)
     after = [[cpu_s(node.pid) for node in nodes] for _, nodes in servers]
-    spent = [[end - start for start, end in zip(*pair, strict=True)] for pair in zip(before, after, strict=True)]
+    spent = [
+        [end - start for start, end in zip(*pair, strict=True)] for pair in zip(before, after, strict=True)
+    ]
     return [(kind, median(of_kind)) for (kind, _), of_kind in zip(servers, spent, strict=True)]
 
 

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Timer
 from typing import Protocol
@@ -62,7 +62,7 @@ class Peernode:
 
     name: str
     tree: Path
-    wire: Wire = MessagePackRpc()
+    wire: Wire = field(default_factory=MessagePackRpc)
 
     @property
     def _prefix(self) -> tuple[str, ...]:
@@ -155,7 +155,7 @@ def redis_options(folder: Path, port: int) -> list[str]:
 @dataclass(frozen=True)
 class Redis:
     name: str
-    wire: Wire = Resp()
+    wire: Wire = field(default_factory=Resp)
 
     def start(self, home: Path, count: int, started: list[Server]) -> None:
         ports = free_ports(count) if count > 1 else [0]

@@ -34,12 +34,12 @@ class Court:
         self.observer = Observer(CONFIG, self.contacts, self.table)
         self.verdicts = Verdicts(CONFIG, ME, self.contacts, self.table)
         for number, name in enumerate(others):
-            record = MemberRecord(name, f"{name}:1", "0", 1, 1, 0, False, [], [])
+            record = MemberRecord(name, f"{name}:1", "0", 1, 1, 0, False, [], [], [])
             member = Member(node(name), RUN, 0, record, b"", State.ALIVE, "linked", 0)
             member.was_met = True
             member.reached = (RUN, f"{name}:1")
             self.table.members[member.node] = member
-            self.contacts.by_node[member.node] = Up(LinkId(number), RUN, f"{name}:1", 0.0)
+            self.contacts.by_node[member.node] = Up(LinkId(number), RUN, f"{name}:1", 0.0, 0.0)
             self.contacts.by_link[LinkId(number)] = member.node
             self.says(name, "", now_s=0.0)
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from protocol.config import Config
-from protocol.effects import DialOutcome, Effect, Reply, Send, Stage
+from protocol.effects import Dial, DialOutcome, Effect, Reply, Send, Stage
 from protocol.errors import Fault
 from protocol.inputs import (
     DialFailed,
@@ -26,7 +26,7 @@ from protocol.membership.record import Heartbeat, MemberRecord, own_record
 from protocol.membership.table import Member
 from protocol.node import Node, build_registry
 from protocol.replica.settling import Identity
-from protocol.types import Instant, LinkId, Payload
+from protocol.types import Instant, LinkId, NodeId, Payload
 from protocol.wire.envelope import DOMAIN, Envelope, Sealer, read_header
 from protocol.wire.fields import Head
 from protocol.wire.frames import HEADER
@@ -147,7 +147,7 @@ class Rig:
         """A heartbeat that echoes the node's own, held for 200 ms, from a peer whose clock is so far ahead."""
         echo = (self.keys.node_id[:8], int(self.now_s * 1000) - 200 - round_trip_ms, 200)
         steady_ms = self.node.time.steady_ms(self.now) + ahead_ms - round_trip_ms // 2
-        return self.receive(peer, peer.says(Heartbeat(0, 1, steady_ms, 0, b"", [], [], [echo])))
+        return self.receive(peer, peer.says(Heartbeat(0, 1, steady_ms, 0, b"", [], [], [echo], [])))
 
     def link(self, peer: Peer, dialled: str | None = None, *, seed: bool = False) -> list[Effect]:
         self._link_ids += 1
@@ -181,7 +181,7 @@ class Rig:
 
 def heartbeat(*heads: Head, streams: list[Head] | None = None) -> Heartbeat:
     """What a peer says every quarter second: of an unknown table and without an echo."""
-    return Heartbeat(0, 1, 1, 0, b"", list(heads), streams or [], [])
+    return Heartbeat(0, 1, 1, 0, b"", list(heads), streams or [], [], [])
 
 
 def of(effects: list[Effect], kind: type[E]) -> list[E]:
@@ -203,3 +203,8 @@ def payloads(effects: list[Effect], kind: type[Payload]) -> list[Payload]:
 
 def outcomes(effects: list[Effect]) -> list[object]:
     return [reply.outcome for reply in of(effects, Reply)]
+
+
+def dialled(effects: list[Effect]) -> list[tuple[str, NodeId | None]]:
+    """Where a link is wanted to, and to whom."""
+    return [(dial.address, dial.node) for dial in of(effects, Dial) if not dial.probe]

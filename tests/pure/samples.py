@@ -10,6 +10,7 @@ from protocol.gossip import Held, Want
 from protocol.identity.certificates import found, issue
 from protocol.identity.keys import Ed25519Keys, NodeKey
 from protocol.invalidation import Invalidation
+from protocol.membership.evidence import Evidence, Report
 from protocol.membership.record import Goodbye, Heartbeat, MemberRecord
 from protocol.node import build_registry
 from protocol.replica.entry import Row
@@ -37,6 +38,7 @@ STRANGER = Ed25519Keys(key(3), STRANGER_GRANT)
 """A member of another cluster."""
 
 REGISTRY = build_registry()
+REPORT = Report(key(2).node_id, 1_700_000_000_000, Evidence.CLOSED, False)
 HEAD = (key(1).node_id, 1_700_000_000_000, 7)
 ROW = Row(7, 5, b"key", 1_700_000_000_000 << 16, b"value", 0)
 SAMPLES: dict[type[Payload], Payload] = {
@@ -55,7 +57,7 @@ SAMPLES: dict[type[Payload], Payload] = {
             [b"leaf", b"root"],
             [(1_700_000_000_000, 1_700_000_000_001 << 16)],
         ),
-        Heartbeat(1, 2, 1_700_000_000_000, 3, bytes(16), [HEAD], [HEAD], [(b"8 bytes.", 4, 5)]),
+        Heartbeat(1, 2, 1_700_000_000_000, 3, bytes(16), [HEAD], [HEAD], [(b"8 bytes.", 4, 5)], [REPORT]),
         Goodbye(1_700_000_000_000, 1),
         Batch(1_700_000_000_000, 6, 8, [ROW, Row(8, 5, b"gone", 1_700_000_000_001 << 16, None)], True),
         Pull(1, [HEAD], 2, [(3, 4)], Floor(5, [HEAD]), 6 << 16),
@@ -105,6 +107,7 @@ payloads: st.SearchStrategy[Payload] = st.one_of(
         heads,
         heads,
         st.lists(st.tuples(st.binary(max_size=8), counters, counters), max_size=3),
+        st.lists(st.builds(Report, id32s, counters, small, st.booleans()), max_size=3),
     ),
     st.builds(Goodbye, counters, counters),
     st.builds(Batch, counters, counters, counters, rows, st.booleans()),

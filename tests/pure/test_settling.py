@@ -108,6 +108,7 @@ def test_no_write_waits_longer_than_that() -> None:
     (entry,) = written(rig.wait(0.01))
     assert (entry.lineage != LINEAGE, entry.seq) == (True, 1)
     assert int.from_bytes(rig.disk.mark("lineage") or b"", "big") == entry.lineage
+    assert dots(rig.handle(put())) == [(entry.lineage, 2)]
 
 
 def test_a_confirmed_node_without_clocks_keeps_its_numbers() -> None:
@@ -173,10 +174,14 @@ def test_a_peer_that_knows_no_more_confirms(word: Pull) -> None:
 
 @pytest.mark.parametrize("known_run", [0, NOW])
 def test_a_peer_that_did_not_know_us_before_confirms_nothing(known_run: int) -> None:
-    """It is new, or heard of us in this run first: what our last run wrote, it would not know."""
+    """It is new, or heard of us in this run first: what our last run wrote, it would not know. Nor does it deny."""
+    rig = started(B, C)
+    rig.receive(B, B.says(pull(known_run)))
+    assert dots([*rig.measure(B), *rig.measure(C)]) == []
+    assert dots([*rig.receive(C, C.says(pull())), *rig.wait(0.3)]) == [(LINEAGE, 2)]
+
     rig = started(B)
     rig.receive(B, B.says(pull(known_run)))
-    assert dots(rig.measure(B)) == []
     (entry,) = written(rig.wait(rig.node.config.settle_s))
     assert (entry.lineage != LINEAGE, entry.seq) == (True, 1)
 

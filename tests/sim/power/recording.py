@@ -91,9 +91,9 @@ def record(case: Case, folder: Path) -> Recording:
 
 def run_traced(trace: Path, fault: Fault | None, arguments: list[str]) -> str:
     """One life; how it ended. A filter in the kernel makes tracing cheap, but strace then puts no faults in."""
-    quick = [f"--inject={fault.call}:{fault.what}:when={fault.when}"] if fault else ["--seccomp-bpf"]
+    faults = [f"--inject={fault.call}:{fault.what}:when={fault.when}"] if fault else ["--seccomp-bpf"]
     calls = ",".join(f"?{call}" for call in CALLS.split(","))
-    strace = ["strace", "-f", "-y", "-xx", "-s", str(WRITE_BYTES_MAX), f"--trace={calls}", *quick]
+    strace = ["strace", "-f", "-y", "-xx", "-s", str(WRITE_BYTES_MAX), f"--trace={calls}", *faults]
     process = [sys.executable, "-m", f"{__package__}.workload", *arguments]
     done = subprocess.run(
         [*strace, "-o", str(trace), *process], cwd=ROOT, capture_output=True, text=True, check=False

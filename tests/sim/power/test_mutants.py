@@ -16,7 +16,7 @@ from .workload import DATABASE, STORE, WAL, Case
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 
-CUTS = range(120)
+CUTS = range(80)
 SEED = 1
 DAMAGED = {"opens", "integrity"}
 

@@ -15,7 +15,7 @@ from .workload import DATABASE, STORE, WAL, Case
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 
 SEEDS = (1, 2)
-CUTS = range(150)
+CUTS = range(100)
 FAULTS = ("full", "killed", "torn")
 
 
