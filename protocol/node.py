@@ -374,6 +374,7 @@ class Node:
         """Our own record, which we signed in a later run than this: a clock went back, or the folder did."""
         turn.log("run.outdated", known=str(run), link=str(link.id))
         turn.stage(MarkRow(RUN_MARK, run.to_bytes(8, "big")))
+        self.settling.contradicted(turn)  # to the next start this run will look like its last
         turn.do_after_commit(StartAgain())
 
     def _on_link_down(self, turn: Turn, event: LinkDown) -> None:
@@ -421,9 +422,9 @@ class Node:
         handler = self._messages.get(route.payload)
         if handler is None:
             raise RemoteFault(Fault.MALFORMED, f"{route.payload.__name__} does not belong here")
-        if route.stream is Stream.GOSSIP:
-            self.gossip.keep(turn.now, unopened.origin, header.run, header.seq, unopened.frame)
         handler(turn, link, unopened, payload)
+        if route.stream is Stream.GOSSIP:  # only now: whoever hands on what is faulty is cut off for it
+            self.gossip.keep(turn.now, unopened.origin, header.run, header.seq, unopened.frame)
 
     def _is_news(self, link: Link, unopened: Unopened, route: Route) -> bool:
         """Whether a message is worth its signature. Raises RemoteFault when it may not come this way."""

@@ -27,7 +27,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "get": ("keys", "read a key"),
         "del": ("keys", "delete keys"),
         "ls": ("keys", "list keys, in order"),
-        "kv": ("kv", "the same under one roof, and import, export for many keys at once"),
+        "kv": ("kv", "the same under one roof, and many at once: import, export"),
         "cache": ("cache", "this node's local TTL cache; invalidate reaches all nodes"),
     },
     "cluster": {

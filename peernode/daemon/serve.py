@@ -4,7 +4,7 @@
     +- ticker            calls the node when its deadline comes
     +- listener          accepts; one task a connection: handshake, then the link's reader and writer
     +- dials             one task each, becoming a link's
-    +- local socket      accepts clients; a reader and a writer each
+    +- local socket      accepts and serves all clients
     +- local cache       drops what has expired
     +- stopper           says goodbye when told to stop
     store thread         owns the writing connection (a task instead, where everything is simulated)

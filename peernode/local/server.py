@@ -1,47 +1,30 @@
-"""The Unix socket: MessagePack-RPC, pipelined, bounded.
+"""The Unix socket, where clients of this machine come in: one task serves them all.
 
-Every request that one read brings is handled in one go and answered with one write. A client that asks for more
-than it reads waits until it catches up; nobody else notices. What all clients together hold is bounded too:
-beyond that only those are served that hold nothing yet. A client that leaves its notifications unread loses the
-later ones, and is told so. Garbage ends the connection of the client that sent it. This is a local face, so it
-may use raw non-blocking socket calls.
+Their connections are watched by one epoll, and trio watches that: to wake a task costs more than to answer a request,
+so it is paid once for everybody who has something to say, and after a round there is another look before the task
+goes to sleep again, because a client that was answered often has its next request ready. A round is one burst: what
+it stages goes to the store in one go, and each client gets its answers in one write. This is a local face, so it may
+use raw non-blocking socket calls.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import stat
 import struct
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
-import msgpack
 import trio
 
-from protocol.errors import Refused
-
-from ..limits import (
-    CLIENT_BYTES_MAX,
-    CLIENT_NOTICE_BYTES_MAX,
-    CLIENT_REQUESTS_MAX,
-    CLIENTS_BYTES_MAX,
-    CLIENTS_MAX,
-    CLOSE_S,
-    MESSAGE_BYTES_MAX,
-    RECEIVE_BYTES_MAX,
-)
+from ..limits import CLIENTS_MAX, CLIENTS_TURN_S, CLOSE_S
 from ..log import Log
 from .api import Api
-from .methods import call
-from .notices import Outlet
+from .client import Client
+from .readiness import READ, Readiness
 
-REQUEST, RESPONSE, NOTIFICATION = 0, 1, 2
-NOT_READ = 0
-"""In the place of a request's number, where no request could be read."""
-TOO_LARGE = f"a request of more than {MESSAGE_BYTES_MAX} bytes"
-PARSE_ERRORS = (ValueError, TypeError, RecursionError, msgpack.UnpackException)
+ACCEPT_AGAIN_S = 0.1
 
 
 def open_listener(path: Path) -> socket.socket:
@@ -61,255 +44,136 @@ def open_listener(path: Path) -> socket.socket:
     return listener
 
 
-class Load:
-    """What all clients together hold: bytes of requests without an answer, and of answers not yet read."""
-
-    def __init__(self) -> None:
-        self.held = 0
-        self.room = trio.lowlevel.ParkingLot()
-
-
 async def serve(listener: socket.socket, api: Api, log: Log) -> None:
-    """Accept clients until cancelled."""
-    load = Load()
-    clients = trio.CapacityLimiter(CLIENTS_MAX)
+    """Accept and serve clients until cancelled."""
     async with trio.open_nursery() as nursery:
-        while True:
-            await trio.lowlevel.wait_readable(listener)
-            try:
-                accepted, _ = listener.accept()
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                log.warning("client.not_accepted", why=str(error))
-                await trio.sleep(0.1)  # out of file descriptors: some will be freed
-                continue
-            if not _same_user(accepted):
-                log.warning("client.refused", why="another user's process")
-                accepted.close()
-                continue
-            client = Client(accepted, api, log, load)
-            nursery.start_soon(_serve_client, clients, client)
+        clients = Clients(listener, api, log, nursery)
+        nursery.start_soon(clients.serve_waiting)
+        await clients.serve()
 
 
-async def _serve_client(clients: trio.CapacityLimiter, client: Client) -> None:
-    try:
-        clients.acquire_on_behalf_of_nowait(client)
-    except trio.WouldBlock:
-        client.close()
-        return
-    try:
-        await client.run()
-    finally:
-        clients.release_on_behalf_of(client)
-        client.close()
+class Clients:
+    """All connections. `held`: bytes of requests without an answer, and of answers not yet read."""
 
-
-class Cut(Exception):
-    """A client sent what cannot be answered: it is told why, and must go."""
-
-    def __init__(self, code: str, why: str) -> None:
-        super().__init__(why)
-        self.code, self.why = code, why
-
-
-class Client:
-    """One connection: requests in, answers gathered, one write when a dispatch or a burst is over."""
-
-    def __init__(self, sock: socket.socket, api: Api, log: Log, load: Load) -> None:
-        sock.setblocking(False)
-        self._sock, self._api, self._log, self._load = sock, api, log, load
-        self._unpacker = msgpack.Unpacker(
-            raw=False,
-            strict_map_key=True,
-            max_buffer_size=MESSAGE_BYTES_MAX,
-            max_ext_len=0,
-            max_array_len=4096,
-            max_map_len=4096,
-        )
-        self._unpacked = 0
-        """Where the last whole message ended, counted from the first byte of the connection."""
-        self._packer = msgpack.Packer(use_bin_type=True, autoreset=True)
-        self._out = bytearray()
-        self._outlet = Outlet(self._notify)
-        self._in_flight = 0
-        self._held = 0
-        """This client's part of the load."""
+    def __init__(self, listener: socket.socket, api: Api, log: Log, nursery: trio.Nursery) -> None:
+        self._listener, self.api, self.log, self._nursery = listener, api, log, nursery
+        self.held = 0
+        self._open: set[Client] = set()
+        self._answered: list[Client] = []
+        self._waiting: dict[Client, None] = {}  # in the order in which they came
         self._room = trio.lowlevel.ParkingLot()
-        self._to_write = trio.lowlevel.ParkingLot()
-        self._closed = False
+        self._readiness = Readiness()
+        self._ready: dict[int, Callable[[int], None]] = {}
 
-    async def run(self) -> None:
-        """Until the client hangs up or sends what is no request."""
-        self._api.runtime.after_dispatch.append(self.flush)
+    async def serve(self) -> None:
+        self.api.runtime.after_dispatch.append(self.flush)
+        self.watch(self._listener, 0, READ, self._accept)
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write)
-                await self._read()
-                nursery.cancel_scope.cancel()
+            while True:
+                await trio.lowlevel.wait_readable(self._readiness.fileno())
+                until_s = trio.current_time() + CLIENTS_TURN_S
+                while self._serve_round() and trio.current_time() < until_s:
+                    pass
         finally:
-            self._closed = True
-            self._outlet.close()
-            self._hold(-self._held)
-            self._api.runtime.after_dispatch.remove(self.flush)
+            self.api.runtime.after_dispatch.remove(self.flush)
+            for client in list(self._open):
+                client.close()
+            self._readiness.close()
 
-    def close(self) -> None:
-        self._closed = True
-        self._sock.close()
+    async def serve_waiting(self) -> None:
+        """Go on with clients that have asked for more than there was room for."""
+        while True:
+            ready = [client for client in self._waiting if client.has_room()]
+            if not ready:
+                await self._room.park()
+                continue
+            with self.api.runtime.burst:
+                for client in ready:
+                    del self._waiting[client]
+                    client.go_on()
+            self.flush()
+            await trio.lowlevel.checkpoint()
 
     def flush(self) -> None:
-        """Write what was gathered, as far as the kernel takes it."""
-        if not self._out or self._closed:
-            return
-        try:
-            sent = self._sock.send(self._out)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            if error.errno not in (errno.EPIPE, errno.ECONNRESET):
-                raise
-            sent = len(self._out)  # it went away: nobody will read this
-        del self._out[:sent]
-        self._hold(-sent)
-        if self._out:
-            self._to_write.unpark()
-        else:
-            self._outlet.drained()
+        """Write what was answered."""
+        while self._answered:
+            answered, self._answered = self._answered, []
+            for client in answered:
+                client.flush()
 
-    async def _read(self) -> None:
-        try:
-            while chunk := await self._receive():
-                self._feed(chunk)
-                while not self._take():
-                    await self._wait_for_room()
-            await self._last_answers()
-        except Cut as cut:
-            self._log.event("client.cut", reason=cut.code, detail=cut.why)
-            self._say((RESPONSE, NOT_READ, _error(Refused(cut.code, cut.why)), None))
-            self.flush()
-            with trio.move_on_after(CLOSE_S):
-                await self._last_answers()
-
-    async def _receive(self) -> bytes:
-        """The next bytes; none when the client is gone."""
-        while True:
-            await trio.lowlevel.wait_readable(self._sock)
-            try:
-                return self._sock.recv(RECEIVE_BYTES_MAX)
-            except BlockingIOError:
-                continue
-            except ConnectionResetError:
-                return b""  # it hung up on answers that it had not read
-
-    def _feed(self, chunk: bytes) -> None:
-        try:
-            self._unpacker.feed(chunk)
-        except msgpack.BufferFull:
-            raise Cut("too_large", TOO_LARGE) from None
-
-    def _take(self) -> bool:
-        """Handle what was received, as far as there is room; whether that was all. Raises Cut."""
-        done = False
-        while not done and self._has_room():
-            message = self._next()
-            done = message is None
-            if message is not None:
-                self._handle(*message)
+    def _serve_round(self) -> bool:
+        """Whether anybody had something to say."""
+        ready = self._readiness.poll(0)
+        with self.api.runtime.burst:
+            for number, events in ready:
+                self._ready[number](events)
         self.flush()
-        return done
+        return bool(ready)
 
-    def _next(self) -> tuple[object, int] | None:
-        """The next whole message and its size; None when more bytes are needed."""
-        try:
-            message = self._unpacker.unpack()
-        except msgpack.OutOfData:
-            self._check_size()
-            return None
-        except PARSE_ERRORS as error:
-            raise Cut("invalid", f"bytes that are no MessagePack: {error}") from None
-        size = self._check_size()
-        self._unpacked += size
-        return message, size
+    # What a client tells of itself
 
-    def _check_size(self) -> int:
-        """Bytes since the last message: the unpacker bounds what it has not parsed, not the whole."""
-        size: int = self._unpacker.tell() - self._unpacked
-        if size > MESSAGE_BYTES_MAX:
-            raise Cut("too_large", TOO_LARGE)
-        return size
-
-    async def _last_answers(self) -> None:
-        """A client may end its output and still read what it asked for."""
-        while self._held:
-            await self._room.park()
-
-    def _has_room(self) -> bool:
-        return not self._held or (self._has_own_room() and self._load.held < CLIENTS_BYTES_MAX)
-
-    def _has_own_room(self) -> bool:
-        return self._in_flight < CLIENT_REQUESTS_MAX and self._held < CLIENT_BYTES_MAX
-
-    async def _wait_for_room(self) -> None:
-        while not self._has_room():
-            await (self._load.room if self._has_own_room() else self._room).park()
-
-    def _hold(self, size: int) -> None:
-        self._held += size
-        self._load.held += size
-        if size < 0:
-            self._room.unpark()
-            self._load.room.unpark_all()
-
-    def _handle(self, message: object, size: int) -> None:
-        match message:
-            case [0, int(number), str(method), params]:
-                self._in_flight += 1
-                self._hold(size)
-                answer = partial(self._answer, number, size)
-                call(self._api, method, params, answer, self._outlet)
-            case [2, str(), _]:
-                pass  # notifications are allowed, and none means anything yet
-            case _:
-                raise Cut("invalid", "a message that is no MessagePack-RPC request")
-
-    def _answer(self, number: int, size: int, outcome: object) -> None:
-        if self._closed:
-            return
-        self._in_flight -= 1
-        if isinstance(outcome, Refused):
-            self._say((RESPONSE, number, _error(outcome), None))
+    def watch(self, sock: socket.socket, before: int, events: int, ready: Callable[[int], None]) -> None:
+        """`ready` is called when a socket can be read or written; `before`: for which of it it was watched."""
+        number = sock.fileno()
+        if not events:
+            self._readiness.unregister(number)
+            del self._ready[number]
+        elif before:
+            self._readiness.modify(number, events)
         else:
-            self._say((RESPONSE, number, None, outcome))
-        self._hold(-size)
+            self._readiness.register(number, events)
+            self._ready[number] = ready
 
-    def _notify(self, method: str, params: dict[str, object]) -> bool:
-        """Tell what was not asked for, unless the client is behind with reading."""
-        if len(self._out) >= CLIENT_NOTICE_BYTES_MAX or self._load.held >= CLIENTS_BYTES_MAX:
-            return False
-        self._say((NOTIFICATION, method, (params,)))
-        self._to_write.unpark()
-        return True
+    def hold(self, size: int) -> None:
+        self.held += size
+        if size < 0 and self._waiting:
+            self._room.unpark()
 
-    def _say(self, message: tuple[object, ...]) -> None:
-        packed = self._packer.pack(message)
-        self._out += packed
-        self._hold(len(packed))
+    def answered(self, client: Client) -> None:
+        """It has something to write."""
+        self._answered.append(client)
 
-    async def _write(self) -> None:
-        while True:
-            while not self._out:
-                await self._to_write.park()
-            await trio.lowlevel.wait_writable(self._sock)
-            self.flush()
+    def waits(self, client: Client) -> None:
+        """It has requests for which there is no room yet."""
+        self._waiting[client] = None
+        self._room.unpark()
 
+    def cut(self, client: Client) -> None:
+        """It gets a moment to read why."""
+        self._nursery.start_soon(self._close_later, client)
 
-def _error(refused: Refused) -> dict[str, object]:
-    return {
-        "code": refused.code,
-        "message": refused.message,
-        "hint": refused.hint,
-        "retryable": refused.retryable,
-    }
+    def closed(self, client: Client) -> None:
+        self._open.discard(client)
+        self._waiting.pop(client, None)
+
+    async def _close_later(self, client: Client) -> None:
+        await trio.sleep(CLOSE_S)
+        client.close()
+
+    # New clients
+
+    def _accept(self, _: int) -> None:
+        try:
+            accepted, _address = self._listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.log.warning("client.not_accepted", why=str(error))
+            self.watch(self._listener, READ, 0, self._accept)
+            self._nursery.start_soon(self._accept_later)
+            return
+        if not _same_user(accepted):
+            self.log.warning("client.refused", why="another user's process")
+            accepted.close()
+        elif len(self._open) == CLIENTS_MAX:
+            accepted.close()
+        else:
+            self._open.add(Client(accepted, self))
+
+    async def _accept_later(self) -> None:
+        """Out of file descriptors: some will be freed."""
+        await trio.sleep(ACCEPT_AGAIN_S)
+        self.watch(self._listener, 0, READ, self._accept)
 
 
 def _same_user(sock: socket.socket) -> bool:

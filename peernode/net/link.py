@@ -18,7 +18,7 @@ from protocol.types import LinkId
 from protocol.wire.frames import Framer, Kind
 from protocol.wire.hello import as_fault, read_close
 
-from ..limits import RECEIVE_BYTES_MAX
+from ..limits import CLOSE_S, RECEIVE_BYTES_MAX
 from .hangup import hang_up
 from .outbox import Outbox
 from .tls import Stream
@@ -70,11 +70,15 @@ class Link:
         return fits
 
     def close(self, last: bytes) -> None:
-        """Say why, then hang up. Nothing that arrives from now on is handed on."""
+        """Say why, then hang up. Nothing that arrives from now on is handed on.
+
+        A write that is under way may finish: one that is cancelled spoils the stream for the last words.
+        """
         if not self._closing:
             self._closing = True
             self.outbox.close(last)
-            self._scope.cancel()
+            self._scope.deadline = trio.current_time() + CLOSE_S
+            self._parked.unpark()
 
     async def run(self, receive: Receive, refuse: Callable[[LinkId, RemoteFault], None]) -> Ending | None:
         """Until the link ends. Returns the peer's part in it; None when we hung up ourselves.
@@ -91,7 +95,8 @@ class Link:
                     ending = reached
                 except RemoteFault as fault:
                     refuse(self.id, fault)
-                nursery.cancel_scope.cancel()
+                if not self._closing:
+                    nursery.cancel_scope.cancel()
         await hang_up(self._stream, self.outbox.take() if self._closing else b"")
         return None if self._closing else ending
 
@@ -109,6 +114,8 @@ class Link:
             frames = self._framer.feed(bytes(chunk))
 
     def _hand_on(self, frames: list[tuple[Kind, bytes]], receive: Receive) -> None:
+        if self._closing:
+            return
         envelopes: list[bytes] = []
         for kind, payload in frames:
             if kind is Kind.ENVELOPE:
@@ -125,8 +132,11 @@ class Link:
 
     async def _write(self) -> None:
         while True:
-            while not self.outbox or self._closing:  # the last words are not ours: they go out behind us
+            while not self.outbox and not self._closing:
                 await self._parked.park()
+            if self._closing:
+                self._scope.cancel()  # the last words go out behind us
+                return
             waiting = self.outbox.take()
             self._traffic.sent += len(waiting)
             try:

@@ -7,6 +7,8 @@ small integers. Rows carry a checksum over all that they say.
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
 from pathlib import Path
 from zlib import crc32
@@ -14,6 +16,7 @@ from zlib import crc32
 import msgspec
 
 SCHEMA = 1
+COPY_BYTES = 1 << 20
 
 TABLES = """
 CREATE TABLE origin (id INTEGER PRIMARY KEY, node BLOB NOT NULL, lineage INTEGER NOT NULL,
@@ -35,6 +38,7 @@ class WrongSchema(Exception):
 
 def open_writer(path: Path) -> sqlite3.Connection:
     """The only connection that writes. Makes the tables in a new file. Raises WrongSchema."""
+    renew(path.with_name(f"{path.name}-wal"))
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
     connection.execute("PRAGMA page_size=4096")
     connection.execute("PRAGMA journal_mode=WAL")
@@ -47,6 +51,28 @@ def open_writer(path: Path) -> sqlite3.Connection:
     elif found != SCHEMA:
         raise WrongSchema(f"{path} has schema {found}; this version of peernode reads schema {SCHEMA}")
     return connection
+
+
+def renew(wal: Path) -> None:
+    """Write the WAL anew, if there is one: what SQLite then reads of it is on the disk.
+
+    After a sync that failed, the kernel goes on showing what was written, takes it for clean and never writes it
+    again (ext4, XFS). SQLite would find those frames valid and append to them; at a power cut all behind them is lost,
+    and a checkpoint under way damages the database. Nobody else has the database open at this time.
+    """
+    if not wal.exists():
+        return
+    aside = wal.with_name(f"{wal.name}.new")
+    with wal.open("rb") as old, aside.open("wb") as new:
+        shutil.copyfileobj(old, new, COPY_BYTES)
+        new.flush()
+        os.fsync(new.fileno())
+    aside.rename(wal)
+    folder = os.open(wal.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def open_reader(path: Path) -> sqlite3.Connection:

@@ -77,6 +77,7 @@ class Mending:
         stored = self._store.mark(VOIDED_MARK)
         self.voided = msgspec.msgpack.decode(stored, type=Voided) if stored else []
         self._replica.void_only(self._replica.me[0], self.voided)
+        self._clock.observe(int.from_bytes(self._store.mark(HLC_MARK) or b"", "big"))
         self._staged = None
 
     def _write_again(self, turn: Turn, entries: list[Entry], bound: int) -> None:

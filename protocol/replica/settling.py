@@ -81,9 +81,8 @@ class Settling:
         knows_later = self._identity.previous_run < pull.known_run != self._identity.run
         if knows_more or knows_later:
             self.contradicted(turn)
-        self._is_confirmed |= (
-            0 < pull.known_run <= self._identity.previous_run
-        )  # else it cannot know our last run
+        if 0 < pull.known_run <= self._identity.previous_run:  # else it cannot know what our last run wrote
+            self._is_confirmed = True
 
     def contradicted(self, turn: Turn) -> None:
         """A peer knows more of us than we do: this folder is an old copy."""

@@ -34,7 +34,7 @@ from .daemons import Daemon, Daemons, daemons_in
 from .hostile import Hostile, dial
 from .patched import patched
 
-BEAT = Heartbeat(0, 1, 1, 0, b"", [], [])
+BEAT = Heartbeat(0, 1, 1, 0, b"", [], [], [], [])
 
 
 class Cluster(NamedTuple):
@@ -267,7 +267,7 @@ node.Sealer = lambda keys, registry, version, run: Sealer(keys, registry, 2, run
         (Fault.UNKNOWN_TYPE, "type 999", lambda m: m.seal(BEAT, type=999)),
         (Fault.NOT_A_MEMBER, "somebody else", lambda m: m.seal(BEAT, origin=b"\7" * 32)),
         (Fault.NOT_A_MEMBER, "without a certificate", lambda m: m.seal(m.record("h:1", credential=[]))),
-        (Fault.NOT_A_MEMBER, "from its author only", lambda m: m.seal(batch(), origin=b"\7" * 32)),
+        (Fault.BAD_SIGNATURE, "type 20", lambda m: m.seal(batch(), sign=lambda _: bytes(64))),
         (Fault.REPLAYED, "message 1 after 1", lambda m: m.seal(BEAT) * 2),
         (Fault.REPLAYED, "message 3 after 5", lambda m: m.seal(BEAT, seq=5) + m.seal(BEAT, seq=3)),
     ],

@@ -110,8 +110,8 @@ def test_the_dead_are_dialled_for_ever_and_alive_when_linked() -> None:
     """At a low rate: a split heals by itself."""
     rig = dead_b()
     for _ in range(20):
-        assert (B.address, B.node_id) in dialled(rig.wait(12))
         rig.dial_fails(B)
+        assert (B.address, B.node_id) in dialled(rig.wait(2.6))
     assert states(rig.link(B)) == ["alive"]
 
 

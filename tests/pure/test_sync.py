@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from protocol.clock import AHEAD_MAX_MS, COUNTER_BITS
-from protocol.effects import Disconnect, Effect, Said, Synced
+from protocol.effects import Disconnect, Effect, Entry, Said, Synced
 from protocol.errors import Fault
 from protocol.inputs import Put, Tick
 from protocol.replica.entry import Row
 from protocol.replica.messages import Batch, Chunk, Group, Heads, More, Pull
+from protocol.replica.sync import Lag
 from protocol.wire.fields import Head
 
 from .rig import EPOCH_MS, Peer, Rig, heartbeat, of, payloads, said
@@ -112,6 +113,42 @@ def test_a_reader_gets_the_cut_in_chunks_it_asks_for() -> None:
         False,
     )
     assert (two.index, two.lineage, two.cut, two.position, two.last) == (1, 1, None, None, True)
+
+
+def test_a_peer_that_asks_for_late_stamps_gets_them_again() -> None:
+    """Whatever it covers; nothing that is not later."""
+    rig = linked(B)
+    for key in (b"early", b"late"):
+        rig.handle(Put(None, "default", key, b""))
+    rig.commit()
+    me = rig.keys.node_id
+    early = rig.node.get("default", b"early", rig.now)
+    assert isinstance(early, Entry)
+    ask = Pull(9, [(me, 1, 2)], 0, [], None, above=early.hlc)
+    (chunk,) = payloads(rig.receive(B, B.says(ask)), Chunk)
+    assert isinstance(chunk, Chunk)
+    assert [row.key for group in chunk.groups for row in group.rows] == [b"late"]
+
+
+def test_how_far_two_nodes_are_apart_is_known() -> None:
+    """In entries of all origins, by what the peer said it holds; of a session that runs, how much has come."""
+    rig = linked(B)
+    synced_ms = rig.now.wall_ms
+    assert rig.node.sync.lag(B.node_id) == Lag(0, 0, synced_ms, None)
+    for number in range(3):
+        rig.handle(Put(None, "default", b"%d" % number, b""))
+    rig.commit()
+    rig.receive(B, beat(B, (rig.keys.node_id, 1, 1), (B.node_id, LINEAGE, 4)))
+    assert rig.node.sync.lag(B.node_id) == Lag(4, 2, synced_ms, None)
+
+    assert pulls(rig.wait(0.6)) != []
+    cut, position = [(B.node_id, LINEAGE, 4)], (B.node_id, LINEAGE, 1)
+    rig.receive(B, B.says(Chunk(2, 0, LINEAGE, [GROUP], cut, position, False)))
+    rig.commit()
+    assert rig.node.sync.lag(B.node_id) == Lag(4, 2, synced_ms, 25)
+    rig.receive(B, B.says(Chunk(2, 1, LINEAGE, [], None, None, True)))
+    rig.commit()
+    assert rig.node.sync.lag(B.node_id) == Lag(0, 2, rig.now.wall_ms, None)
 
 
 def test_an_announced_head_is_pulled_when_gossip_does_not_bring_it() -> None:

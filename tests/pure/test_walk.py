@@ -6,11 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.effects import Entry
-from protocol.limits import SYNC_CHUNK_BYTES_MAX, VALUE_BYTES_MAX, WALK_REPLACED_MAX
+from protocol.limits import SYNC_CHUNK_BYTES_MAX, SYNC_LOOKS_MAX, VALUE_BYTES_MAX, WALK_REPLACED_MAX
 from protocol.replica.store import Origin
 from protocol.replica.walk import Piece, Walk
 from protocol.types import LinkId, NodeId
 
+from ..sim.swarm.fakes import Disk
 from .copies import KEYSPACE, ME, Copy, winners
 from .samples import ORIGINS, histories
 
@@ -104,6 +105,17 @@ def test_a_piece_is_bounded_and_never_empty() -> None:
     for entry, rows_max, expected in ((large, 10, 1), (small, 10, 3), (small, 2, 2)):
         piece = Piece(rows_max)
         assert [piece.take(entry) for _ in range(expected + 1)] == [True] * expected + [False]
+
+
+def test_a_walk_above_a_stamp_passes_over_what_is_not_later() -> None:
+    """Very many of them are more than one piece may look at: it goes on where it stopped."""
+    entries = [Entry(KEYSPACE, b"%d" % n, 1, *ME, n, b"") for n in range(1, SYNC_LOOKS_MAX + 1)]
+    late = Entry(KEYSPACE, b"late", 2, *ME, SYNC_LOOKS_MAX + 1, b"")
+    disk = Disk()
+    disk.apply((*entries, late))
+    walk = Walk({ME: late.seq}, {}, [ME], [], above=1)
+    assert walk.next_piece(disk, 10) == ([], False)
+    assert walk.next_piece(disk, 10) == ([late], True)
 
 
 def test_a_walk_that_would_remember_too_much_breaks() -> None:

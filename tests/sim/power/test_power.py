@@ -50,7 +50,6 @@ def outline(step: Step) -> Step | tuple[str, int, int]:
     return (step.name, step.offset, len(step.data)) if isinstance(step, Write) else step
 
 
-@pytest.mark.xfail(strict=True, reason="a restart takes what the kernel shows for what the disk holds")
 def test_nothing_is_lost_after_a_sync_that_failed(folder: Path) -> None:
     """The daemon stops and is started again; what it then acknowledges survives a power cut like all else."""
     recording = record(Case(1, 60, ("failed",)), folder / "recording")
