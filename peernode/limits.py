@@ -52,8 +52,8 @@ CLIENT_BYTES_MAX = 8 << 20
 CLIENTS_BYTES_MAX = 128 << 20
 """The same for all clients together; beyond that only clients are read that hold nothing yet."""
 
-CLIENTS_TURN_S = 0.0002
-"""After so long no new round of requests begins before links and timers had their turn: some ten of one client."""
+CLIENTS_TURN_S = 0.0001
+"""After so long no new round of requests begins before links and timers had their turn: some five of one client."""
 
 CLIENTS_MAX = 1024
 """Clients of the local socket at a time."""

@@ -310,7 +310,7 @@ class Node:
         if self.mending.committed(event.number):
             self.membership.declare_voided(turn, self.mending.voided)
             self.sync.audit(turn)
-        self.sync.committed(turn)
+        self.sync.committed(turn, event.number)
         self.writing.committed()
         self.writing.check(turn)
         for batch in self.replica.batches(own, confirm=self.writing.wants_confirmation):
@@ -324,7 +324,7 @@ class Node:
         self._settled = self._staged
         self.store_failed = event.why
         self.replica.failed()
-        self.sync.failed()
+        self.sync.failed(turn.now.mono_s)
         self.mending.failed()
         self.membership.save_failed(turn.now)
         self.writing.failed(turn, storage_full(event.why))

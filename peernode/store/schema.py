@@ -7,6 +7,7 @@ small integers. Rows carry a checksum over all that they say.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -57,22 +58,42 @@ def renew(wal: Path) -> None:
     """Write the WAL anew, if there is one: what SQLite then reads of it is on the disk.
 
     After a sync that failed, the kernel goes on showing what was written, takes it for clean and never writes it
-    again (ext4, XFS). SQLite would find those frames valid and append to them; at a power cut all behind them is lost,
-    and a checkpoint under way damages the database. Nobody else has the database open at this time.
+    again (ext4, XFS). SQLite would find those frames valid and append to them; at a power cut all behind them is
+    lost, and a checkpoint under way damages the database. Nobody else has the database open at this time.
     """
     if not wal.exists():
         return
     aside = wal.with_name(f"{wal.name}.new")
-    with wal.open("rb") as old, aside.open("wb") as new:
-        shutil.copyfileobj(old, new, COPY_BYTES)
-        new.flush()
-        os.fsync(new.fileno())
+    try:
+        _copy_durably(wal, aside)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        if error.errno != errno.ENOSPC:
+            raise
+        _rewrite_durably(wal)
+        return
     aside.rename(wal)
     folder = os.open(wal.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _copy_durably(wal: Path, aside: Path) -> None:
+    with wal.open("rb") as old, aside.open("wb") as new:
+        shutil.copyfileobj(old, new, COPY_BYTES)
+        new.flush()
+        os.fsync(new.fileno())
+
+
+def _rewrite_durably(wal: Path) -> None:
+    """In its place, where there is no room for a copy: a power cut just now may spoil a sector."""
+    with wal.open("r+b", buffering=0) as file:
+        while chunk := file.read(COPY_BYTES):
+            file.seek(-len(chunk), os.SEEK_CUR)
+            file.write(chunk)
+        os.fsync(file.fileno())
 
 
 def open_reader(path: Path) -> sqlite3.Connection:

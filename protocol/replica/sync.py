@@ -22,7 +22,7 @@ from ..effects import MarkRow, Synced
 from ..errors import Fault, RemoteFault
 from ..limits import ORIGINS_MAX
 from ..turn import Turn
-from ..types import LinkId, NodeId
+from ..types import CommitNumber, LinkId, NodeId
 from ..wire.fields import Head
 from .messages import Chunk, Floor, Heads, More, Pull, as_heads, as_vector
 from .replica import Replica
@@ -41,11 +41,11 @@ class Resume(msgspec.Struct, frozen=True):
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """A session to be begun. `above`: the kind that asks for late stamps (see `Pull`)."""
+    """A session to be begun. `audits`: the kind that asks for late stamps (see `Pull.above`)."""
 
     link: LinkId
     known_run: int = 0
-    above: int = 0
+    audits: bool = False
 
 
 class Pulling(msgspec.Struct):
@@ -102,6 +102,9 @@ class Sync:
         self._pulling: Pulling | None = None
         self._queue: deque[Ask] = deque()
         self._wanted: dict[Origin, Wanted] = {}
+        self._awaited: CommitNumber | None = None
+        """The commit of the last session's end: before it is durable, the next one would bring the same again."""
+        self._again_s = float("inf")
         self._sessions = 0
         self._resume = self._stored_resume()
         self.peer_heads: dict[NodeId, dict[Origin, int]] = {}
@@ -113,19 +116,19 @@ class Sync:
         times = [wanted.since_s + self._config.catch_up_s for wanted in self._wanted.values()]
         if self._pulling is not None:
             times.append(self._pulling.progress_s + self._config.sync_idle_s)
-        return min(times, default=float("inf"))
+        return min([self._again_s, *times])
 
     def link_up(self, turn: Turn, link: LinkId, node: NodeId, known_run: int) -> None:
         """`known_run`: the latest run of the peer that we heard of before, 0: none."""
         self._links[link] = node
         self._enqueue(turn, Ask(link, known_run))
         if self._replica.void_above:
-            self._enqueue(turn, Ask(link, above=self._replica.void_above))
+            self._enqueue(turn, Ask(link, audits=True))
 
     def audit(self, turn: Turn) -> None:
         """Something was taken back: what it had superseded here may stand at others still."""
         for link in self._links:
-            self._enqueue(turn, Ask(link, above=self._replica.void_above))
+            self._enqueue(turn, Ask(link, audits=True))
 
     def link_down(self, turn: Turn, link: LinkId) -> None:
         self._links.pop(link, None)
@@ -141,7 +144,7 @@ class Sync:
         if pulling is not None and now_s >= pulling.progress_s + self._config.sync_idle_s:
             turn.log("sync.gave_up", peer=pulling.node.hex()[:8], rows=str(pulling.rows))
             self._pulling = None
-            self._enqueue(turn, Ask(pulling.link, above=pulling.above))
+            self._enqueue(turn, Ask(pulling.link, audits=pulling.above > 0))
         for origin, wanted in list(self._wanted.items()):
             if self._replica.vector.get(origin, 0) >= wanted.head or wanted.link not in self._links:
                 del self._wanted[origin]
@@ -149,19 +152,26 @@ class Sync:
                 self._wanted[origin] = Wanted(wanted.head, wanted.link, now_s + self._config.sync_idle_s)
                 if self._replica.reached_head(origin) < wanted.head:
                     self._enqueue(turn, Ask(wanted.link))
-        if self._replica.release(turn.now):
+        if self._replica.release(turn.now) or now_s >= self._again_s:
+            self._again_s = float("inf")
             for link in self._links:
                 self._enqueue(turn, Ask(link))
+            if self._replica.void_above:
+                self.audit(turn)
         self._start_next(turn)
 
-    def committed(self, turn: Turn) -> None:
-        """What the last session brought counts now."""
-        self._start_next(turn)
+    def committed(self, turn: Turn, number: CommitNumber) -> None:
+        """All up to this number is durable: what the last session brought counts now."""
+        if self._awaited is not None and self._awaited <= number:
+            self._awaited = None
+            self._start_next(turn)
 
-    def failed(self) -> None:
-        """What was staged is lost, and with it the session: what it should have brought is wanted still."""
+    def failed(self, now_s: float) -> None:
+        """What was staged is lost, and with it the session: what it should have brought is asked for again."""
         self._resume = self._stored_resume()
-        self._pulling = None
+        if self._pulling is not None or self._awaited is not None:
+            self._again_s = now_s + self._config.sync_idle_s
+        self._pulling = self._awaited = None
 
     def announced(self, turn: Turn, link: LinkId, heads: list[Head]) -> None:
         """A peer says what it holds."""
@@ -233,8 +243,8 @@ class Sync:
             self._cover(turn, pulling)
         turn.do_after_commit(Synced(pulling.node, pulling.rows))
         self._pulling = None
-        if not turn.rows:
-            self._start_next(turn)  # else when that is durable: the next one must not send it again
+        self._awaited = turn.number if turn.rows else None
+        self._start_next(turn)
 
     def _cover(self, turn: Turn, pulling: Pulling) -> None:
         self.announced(turn, pulling.link, as_heads(pulling.cut))
@@ -273,22 +283,23 @@ class Sync:
         return msgspec.msgpack.decode(stored, type=Resume) if stored else None
 
     def _enqueue(self, turn: Turn, ask: Ask) -> None:
-        waiting = {(other.link, other.above > 0) for other in self._queue}
-        if ask.link in self._links and (ask.link, ask.above > 0) not in waiting:
+        waiting = {(other.link, other.audits) for other in self._queue}
+        if ask.link in self._links and (ask.link, ask.audits) not in waiting:
             self._queue.append(ask)
         self._start_next(turn)
 
     def _start_next(self, turn: Turn) -> None:
-        if self._pulling is not None or not self._queue:
+        if self._pulling is not None or self._awaited is not None or not self._queue:
             return
         ask = self._queue.popleft()
         node, now_s = self._links[ask.link], turn.now.mono_s
         self._sessions += 1
-        pulling = self._pulling = Pulling(ask.link, node, self._sessions, now_s, now_s, ask.above)
+        above = self._replica.void_above if ask.audits else 0
+        pulling = self._pulling = Pulling(ask.link, node, self._sessions, now_s, now_s, above)
         pulling.started_at = dict(self._replica.vector)
         floor = None
-        if self._resume is not None and self._resume.node == node and not ask.above:
+        if self._resume is not None and self._resume.node == node and not above:
             pulling.floor = as_vector(self._resume.heads)
             floor = Floor(self._resume.lineage, self._resume.heads)
         vector, known = as_heads(self._replica.vector), self._replica.tops_of(node)
-        turn.say((ask.link,), Pull(self._sessions, vector, ask.known_run, known, floor, ask.above))
+        turn.say((ask.link,), Pull(self._sessions, vector, ask.known_run, known, floor, above))

@@ -41,7 +41,9 @@ def main() -> None:
 
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15, help="of each measurement (15)")
+    parser.add_argument(
+        "--rounds", type=int, default=15, help="of each measurement (15), of slow ones a third"
+    )
     parser.add_argument(
         "--seconds", type=float, default=0.2, help="that one rate is measured for in each round (0.2)"
     )

@@ -63,6 +63,11 @@ class Bench:
     many_keys: int = MANY_KEYS
     _folders: Iterator[int] = field(default_factory=count)
 
+    @property
+    def slow_rounds(self) -> int:
+        """Of what takes seconds each time."""
+        return max(1, self.rounds // 3)
+
     def folder(self) -> Path:
         return self.home / str(next(self._folders))
 
@@ -71,10 +76,11 @@ class Bench:
         with ExitStack() as stack:
             yield [(kind, stack.enter_context(running(kind, self.folder(), count))) for kind in self.kinds]
 
-    def in_turn(self, contestants: Sequence[T], times: int = 1) -> Iterator[T]:
-        """All of them, round after round; each second round the other way round."""
-        for number in range(self.rounds * times):
-            yield from contestants if number % 2 == 0 else reversed(contestants)
+
+def in_turn(contestants: Sequence[T], rounds: int) -> Iterator[T]:
+    """All of them, round after round; each second round the other way round."""
+    for number in range(rounds):
+        yield from contestants if number % 2 == 0 else reversed(contestants)
 
 
 # Rates
@@ -94,7 +100,7 @@ def rates(bench: Bench) -> list[Table]:
                         (kind, server, stack.enter_context(drive_of(kind, server, operation, shape)))
                         for kind, (server,) in servers
                     ]
-                    for kind, server, drive in bench.in_turn(drives):
+                    for kind, server, drive in in_turn(drives, bench.rounds):
                         rate(bench, row, kind, server, drive)
     return [table]
 
@@ -149,7 +155,7 @@ def replication(bench: Bench, writes: int = 10) -> list[Table]:
         ]
         for row, measure in ((seen, sight_s), (held, held_s)):
             took: dict[str, list[float]] = {kind.name: [] for kind, _ in trios}
-            for number, (kind, nodes) in enumerate(bench.in_turn(trios, writes)):
+            for number, (kind, nodes) in enumerate(in_turn(trios, bench.rounds * writes)):
                 took[kind.name].append(1000 * measure(kind, nodes, number))
             for name, times_ms in took.items():
                 for first in range(0, len(times_ms), writes):
@@ -204,17 +210,16 @@ def connected(path: Path) -> Iterator[socket.socket]:
 def bulk(bench: Bench) -> list[Table]:
     """A fresh server, its memory, many keys, its memory with them."""
     table = Table("Bulk and memory", "")
-    imported = table.row(f"items a second, {ITEMS} in one request, durable")
+    imported = table.row(f"items a second, {ITEMS} in each request, durable")
     cpu = table.row("... CPU an item, us")
     empty, full = (table.row(f"resident, {keys:,} keys of 100 B, MiB") for keys in (0, bench.many_keys))
-    for number in range(bench.rounds):
-        for kind in bench.kinds if number % 2 == 0 else reversed(bench.kinds):
-            with running(kind, bench.folder()) as (server,):
-                empty.add("", kind.name, resident_mib(server.pid))
-                before_s = cpu_s(server.pid)
-                imported.add("", kind.name, bench.many_keys / load(kind, server, bench.many_keys))
-                cpu.add("", kind.name, (cpu_s(server.pid) - before_s) / bench.many_keys * 1e6)
-                full.add("", kind.name, resident_mib(server.pid))
+    for kind in in_turn(bench.kinds, bench.slow_rounds):
+        with running(kind, bench.folder()) as (server,):
+            empty.add("", kind.name, resident_mib(server.pid))
+            before_s = cpu_s(server.pid)
+            imported.add("", kind.name, bench.many_keys / load(kind, server, bench.many_keys))
+            cpu.add("", kind.name, (cpu_s(server.pid) - before_s) / bench.many_keys * 1e6)
+            full.add("", kind.name, resident_mib(server.pid))
     return [table]
 
 
@@ -226,7 +231,7 @@ def commands(bench: Bench, calls: int = 5) -> list[Table]:
     with bench.running() as servers:
         for kind, (server,) in servers:
             load(kind, server, 1)
-        for kind, (server,) in bench.in_turn(servers):
+        for kind, (server,) in in_turn(servers, bench.slow_rounds):
             home = bench.folder()
             home.mkdir()
             start.add("", kind.name, 1000 * seconds_until(*kind.start_command(home)))
@@ -249,7 +254,7 @@ def idle(bench: Bench) -> list[Table]:
     for size in bench.sizes:
         row = table.row(f"CPU a node, n={size}, %")
         with bench.running(size) as servers:
-            for _ in range(bench.rounds):
+            for _ in range(bench.slow_rounds):
                 for kind, spent_s in idle_cpu(servers, bench.idle_seconds):
                     row.add("", kind.name, 100 * spent_s / bench.idle_seconds)
     return [table]

@@ -24,21 +24,21 @@ class Table:
 
     def __init__(self, title: str, *quantities: str) -> None:
         self.title, self.quantities = title, quantities
-        self._rows: dict[str, Row] = {}
+        self.rows: dict[str, Row] = {}
 
     def row(self, label: str, aim: str = "") -> Row:
-        return self._rows.setdefault(label, Row(label, aim))
+        return self.rows.setdefault(label, Row(label, aim))
 
     def markdown(self, servers: Sequence[str]) -> str:
         """`servers`: the columns; the first one is ours."""
         lines = [self._head(servers), ["---"] * len(self._head(servers))]
-        lines += [list(self._cells(row, servers)) for row in self._rows.values()]
+        lines += [list(self._cells(row, servers)) for row in self.rows.values()]
         table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
         return f"### {self.title}\n\n{table}\n"
 
     @property
     def _has_aims(self) -> bool:
-        return any(row.aim for row in self._rows.values())
+        return any(row.aim for row in self.rows.values())
 
     def _head(self, servers: Sequence[str]) -> list[str]:
         first, *more = self.quantities
