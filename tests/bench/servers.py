@@ -39,8 +39,10 @@ class Server(Protocol):
 class Kind(Protocol):
     """One kind of server, a column of the tables."""
 
-    name: str
-    wire: Wire
+    @property
+    def name(self) -> str: ...
+    @property
+    def wire(self) -> Wire: ...
 
     def start(self, home: Path, count: int, started: list[Server]) -> None:
         """Add as many as asked for, in an empty folder: what the first one takes reaches all others."""
