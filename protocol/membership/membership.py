@@ -215,7 +215,8 @@ class Membership:
 
     def tick(self, turn: Turn, heads: list[Head], lag_ms: int) -> None:
         """Watch, judge, dial, and beat when it is time. `heads`: what the heartbeat shall announce."""
-        self._observer.watch(turn)
+        if self._observer.watch(turn):
+            self._verdicts.reopen()
         self.judge(turn)
         self.contacts.dial_due(turn, self.table.members)
         if turn.now.mono_s >= self._beat_s:
