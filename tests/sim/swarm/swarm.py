@@ -15,7 +15,6 @@ from collections.abc import Callable
 from hashlib import blake2b
 from itertools import count
 from random import Random
-from typing import Any
 
 from protocol.config import Config
 from protocol.effects import (
@@ -53,6 +52,7 @@ from protocol.types import Instant, LinkId
 from protocol.wire.frames import HEADER
 from protocol.wire.hello import Established
 
+from . import faults
 from .checks import Checks, Violation, require
 from .fakes import Authority, FakeKeys
 from .hosts import Host, Pipe, Plan, plan_of
@@ -108,7 +108,7 @@ class Swarm:
 
     def _play(self) -> None:
         self.start()
-        self._schedule_faults()
+        faults.schedule(self)
         self._until(self.plan.faults_s)
         require(
             self.stats["acked"] >= 0.3 * self.stats["asked"],
@@ -181,47 +181,7 @@ class Swarm:
     def note(self, *what: object) -> None:
         self._trace.update(repr((round(self.now, 6), *what)).encode())
 
-    # Faults
-
-    def _schedule_faults(self) -> None:
-        plan = self.plan
-        for every_s, fault in (
-            (1 / plan.writes_per_s, self._client_request),
-            (plan.crash_every_s, self._crash_one),
-            (plan.cut_every_s, self._cut_one),
-            (plan.link_loss_every_s, self._lose_link),
-            (plan.full_every_s, self._fill_disk),
-            (plan.pause_every_s, self._pause_one),
-        ):
-            self._repeat(every_s, fault)
-
-    def _repeat(self, every_s: float, fault: Callable[[], None]) -> None:
-        def again() -> None:
-            if self.now < self.plan.faults_s:
-                fault()
-                self.at(self.rng.expovariate(1 / every_s), again)
-
-        self.at(self.rng.expovariate(1 / every_s), again)
-
-    def _crash_one(self) -> None:
-        host = self.rng.choice(list(self.hosts.values()))
-        if host.node is not None:
-            self.crash(host, power=self.rng.random() < 0.7)
-            self.at(self.rng.uniform(0.05, 3.0), lambda: self.boot(host))
-
-    def _pause_one(self) -> None:
-        host = self.rng.choice(list(self.hosts.values()))
-        if host.node is not None and not host.is_paused:
-            self.pause(host)
-            self.at(self.rng.uniform(0.1, 6.0), lambda: self.resume(host))
-
-    def _cut_one(self) -> None:
-        """Between two nodes nothing gets through for a while, or only one way."""
-        one, other = self.rng.sample(sorted(self.hosts), 2)
-        self.stats["cuts"] += 1
-        ways = [(one, other)] if self.rng.random() < 0.3 else [(one, other), (other, one)]
-        self.block(*ways)
-        self.at(self.rng.uniform(0.2, 8.0), lambda: self.unblock(*ways))
+    # Paths
 
     def block(self, *ways: tuple[str, str]) -> None:
         """From now on nothing gets from the first to the second of each pair."""
@@ -245,17 +205,6 @@ class Swarm:
 
     def _can_connect(self, one: str, other: str) -> bool:
         return self.reaches(one, other) and self.reaches(other, one)
-
-    def _lose_link(self) -> None:
-        pipes = sorted({id(p): p for h in self.hosts.values() for p in h.pipes.values()}.values(), key=_ends)
-        if pipes:
-            self.break_pipe(self.rng.choice(pipes), "reset by the network")
-
-    def _fill_disk(self) -> None:
-        host = self.rng.choice(list(self.hosts.values()))
-        host.full = True
-        self.note("full", host.name)
-        self.at(self.rng.uniform(0.1, 2.0), lambda: setattr(host, "full", False))
 
     def _calm(self) -> None:
         self.blocked.clear()
@@ -492,7 +441,7 @@ class Swarm:
 
     # Clients
 
-    def _client_request(self) -> None:
+    def client_request(self) -> None:
         host = self.rng.choice(list(self.hosts.values()))
         if host.node is None:
             return
@@ -513,7 +462,3 @@ class Swarm:
             value = self.rng.randbytes(self.plan.value_bytes)
             ttl = self.rng.choice([None, None, None, self.rng.randint(1, 20_000)])
             self.handle(host, Put(answered, "default", key, value, ttl))
-
-
-def _ends(pipe: Pipe) -> Any:
-    return pipe.ends
