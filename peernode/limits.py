@@ -6,9 +6,6 @@ GROUP_ROWS_MAX = 512
 GROUP_BYTES_MAX = 1 << 20
 """Bytes of one transaction, for the same reason."""
 
-STAGED_MAX = 8192
-"""Commits waiting for the disk; beyond that writers are told `overloaded`."""
-
 CACHE_BYTES_MAX = 64 << 20
 """Entries kept in memory above SQLite."""
 
@@ -41,7 +38,7 @@ BACKLOG_MAX = 4096
 backlog is full their SYNs are dropped, and then a pause looks like a lost host."""
 
 CLOSE_S = 1.0
-"""For the last words on a link."""
+"""For the last words on a link, or to a client."""
 
 JOIN_ATTEMPT_S = 5.0
 """One whole join conversation."""
@@ -52,14 +49,14 @@ CLIENT_REQUESTS_MAX = 1024
 CLIENT_BYTES_MAX = 8 << 20
 """Unread answers of one client, and requests in flight; beyond that its socket is not read."""
 
+CLIENTS_BYTES_MAX = 128 << 20
+"""The same for all clients together; beyond that only clients are read that hold nothing yet."""
+
 CLIENTS_MAX = 1024
 """Clients of the local socket at a time."""
 
 MESSAGE_BYTES_MAX = 1 << 20
 """One request of a client."""
-
-FILES_RESERVED = 128
-"""File descriptors kept free for the store and the clients."""
 
 CLOSE_WAIT_S = 2.0
 """How long a stopping daemon waits for acknowledgements of its goodbye."""
@@ -69,3 +66,30 @@ HANDOVER_S = 10.0
 
 FIRST_SYNC_S = 2.0
 """A node that was a member before does not wait longer for peers before it is ready."""
+
+TTL_CACHE_BYTES_MAX = 64 << 20
+"""The local TTL cache: as much as the entries above SQLite may take."""
+
+TTL_CACHE_ENTRIES_MAX = 100_000
+"""Its keys are kept in order, which costs 10 us a new key at this size, and ten times that at ten times it."""
+
+TTL_CACHE_OVERHEAD_BYTES = 560
+"""What an entry takes there beside its key and value (measured, each expiring in a second of its own)."""
+
+TTL_CACHE_DEFAULT_TTL_MS = 300_000
+"""Five minutes bound how long a value may be stale that nobody invalidates."""
+
+TTL_CACHE_SWEEP_MAX = 32
+"""Expired entries that one call drops on its way: each costs 10 us."""
+
+TTL_CACHE_SWEEP_S = 1.0
+"""How often expired entries are looked for; they wait in buckets of one second, so more often finds none."""
+
+TTL_CACHE_GLOB_KEYS_PER_S_MAX = 1_000_000
+"""Keys that globs are matched against: 0.2 us each, so that a flood of globs takes a fifth of a core."""
+
+CLIENT_NOTICE_BYTES_MAX = 1 << 20
+"""Unread bytes of one client beyond which its notifications are counted, not kept."""
+
+CLIENT_SUBSCRIPTIONS_MAX = 256
+"""Subscriptions of one client at a time."""

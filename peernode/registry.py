@@ -113,12 +113,12 @@ def running() -> list[Registration]:
 def process_started(pid: int) -> str | None:
     """A text that is the same as long as this process lives; None when there is none."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        return stat.rpartition(")")[2].split()[19]
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return fields[18] if state not in "ZX" else None  # a zombie's number is taken, but it does not live
     except FileNotFoundError:
         if Path("/proc/self/stat").exists():
             return None
-    except (OSError, IndexError):
+    except (OSError, ValueError, IndexError):
         return None
     try:
         os.kill(pid, 0)

@@ -139,6 +139,14 @@ class Synced(msgspec.Struct, frozen=True):
     rows: int
 
 
+class Invalidated(msgspec.Struct, frozen=True, gc=False):
+    """Another node says that what is cached under this key (or keys of this glob) is stale."""
+
+    node: NodeId
+    subject: bytes
+    is_glob: bool
+
+
 class Said(msgspec.Struct, frozen=True):
     """Something for the log: a stable event name and fields."""
 
@@ -150,4 +158,4 @@ class Farewell(msgspec.Struct, frozen=True):
     """The goodbye is said and acknowledged (or the time for it is over): the process may end."""
 
 
-Effect = Send | Dial | Disconnect | Stage | Reply | MemberChanged | Synced | Said | Farewell
+Effect = Send | Dial | Disconnect | Stage | Reply | MemberChanged | Synced | Invalidated | Said | Farewell

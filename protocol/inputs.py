@@ -103,6 +103,13 @@ class Barrier(msgspec.Struct, frozen=True):
     ref: object
 
 
+class Invalidate(msgspec.Struct, frozen=True, gc=False):
+    """Tell every other node that what it caches under this key (or keys of this glob) is stale."""
+
+    subject: bytes
+    is_glob: bool
+
+
 class Join(msgspec.Struct, frozen=True):
     """More addresses to try."""
 
@@ -169,6 +176,7 @@ Event = (
     | Put
     | Delete
     | Barrier
+    | Invalidate
     | Join
     | Leave
     | CreateTicket

@@ -81,14 +81,14 @@ TICKET_TTL_MS_MAX = 7 * 24 * 3600 * 1000
 TICKET_ADDRESSES_MAX = 8
 """A ticket is pasted by hand."""
 
-DEPTH_MAX = 8
-"""Nesting of any message: the deepest of ours has 5 levels."""
-
 LINK_FRAMES_PER_S_MAX = 10_000
 """One verified signature costs 0.1 ms, so that many would fill a core."""
 
 LINK_FRAMES_BURST_MAX = 20_000
 """What a link may send at once after a quiet spell."""
+
+STAGED_BYTES_MAX = 32 << 20
+"""Rows waiting for the disk: beyond that writers are told `overloaded`, and batches of peers are left to sync."""
 
 WALK_REPLACED_MAX = 100_000
 """Keys overwritten while one sync session reads past them; beyond that the session begins anew."""

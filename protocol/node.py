@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from . import invalidation
 from .clock import HybridClock
 from .config import Config
-from .effects import Effect, Entry, RecordRow, Send, Stage
+from .effects import Effect, Entry, Invalidated, RecordRow, Reply, Send, Stage
 from .errors import Fault, Refused, RemoteFault
 from .inputs import (
     Barrier,
@@ -25,6 +26,7 @@ from .inputs import (
     DialFailed,
     Durable,
     Event,
+    Invalidate,
     Join,
     Leave,
     LinkDown,
@@ -41,6 +43,7 @@ from .inputs import (
     Tick,
     Written,
 )
+from .invalidation import Invalidation
 from .limits import (
     HEARTBEAT_HEADS_MAX,
     KEY_BYTES_MAX,
@@ -79,7 +82,8 @@ SEED_RECORD = "seed"
 
 def build_registry() -> Registry:
     """Every message of this build."""
-    return Registry((*hello.ROUTES, *record.ROUTES, *replication.ROUTES, *syncing.ROUTES))
+    routes = (hello.ROUTES, record.ROUTES, replication.ROUTES, syncing.ROUTES, invalidation.ROUTES)
+    return Registry(route for rows in routes for route in rows)
 
 
 class Link(msgspec.Struct):
@@ -149,6 +153,7 @@ class Node:
             Put: self._on_put,
             Delete: self._on_delete,
             Barrier: self._on_barrier,
+            Invalidate: self._on_invalidate,
             Join: self._on_join,
             Leave: self._on_leave,
             CreateTicket: self.invitations.create,
@@ -160,6 +165,7 @@ class Node:
             Heartbeat: self._on_heartbeat,
             Goodbye: self._on_goodbye,
             Batch: self._on_batch,
+            Invalidation: self._on_invalidation,
             Pull: lambda turn, link, _, pull: self.sync.on_pull(turn, link.id, pull),
             Chunk: lambda turn, link, _, chunk: self.sync.on_chunk(turn, link.id, chunk),
             More: lambda turn, link, _, more: self.sync.on_more(turn, link.id, more),
@@ -269,11 +275,13 @@ class Node:
         self.store_failed = event.why
         self.replica.failed()
         self.membership.save_failed(turn.now)
+        self.invitations.save_failed(self._store.records(TICKET_RECORD))
         turn.log("store.failed", why=event.why)
         held, self._held = self._held, deque()
         for _, what in held:
-            if not isinstance(what, Say) and hasattr(what, "ref"):
-                turn.do(msgspec.structs.replace(what, outcome=storage_full(event.why)))
+            if isinstance(what, Reply):
+                is_barrier = isinstance(what.outcome, Settled)
+                turn.do(what if is_barrier else Reply(what.ref, storage_full(event.why)))
 
     def _heads_to_announce(self, now: Instant) -> list[Head]:
         """Heads that changed lately; those that do not fit wait for the next heartbeat."""
@@ -389,12 +397,16 @@ class Node:
         if not self.replica.merge_batch(turn, unopened.origin, batch):
             self.sync.announced(turn, link.id, [(unopened.origin, batch.lineage, batch.last)])
 
+    def _on_invalidation(self, turn: Turn, _: Link, unopened: Unopened, stale: Invalidation) -> None:
+        turn.do(Invalidated(unopened.origin, stale.subject, stale.is_glob))
+
     # Local requests
 
     def _on_put(self, turn: Turn, put: Put) -> None:
         slot = (keyspace_id(put.keyspace), put.key)
         time_ms = self.clock.time_ms(turn.now.wall_ms)
-        refusal = check_write(put) or self.replica.refuse(slot, put.if_version, put.if_absent, time_ms)
+        refusal = check_write(put.key, put.value, put.ttl_ms)
+        refusal = refusal or self.replica.refuse(slot, put.if_version, put.if_absent, time_ms)
         if refusal is not None:
             turn.reply_after_commit(put.ref, refusal)
             return
@@ -414,6 +426,9 @@ class Node:
 
     def _on_barrier(self, turn: Turn, barrier: Barrier) -> None:
         turn.reply_after_commit(barrier.ref, Settled())
+
+    def _on_invalidate(self, turn: Turn, stale: Invalidate) -> None:
+        turn.say(self.membership.contacts.links(), Invalidation(stale.subject, stale.is_glob))
 
     def _on_join(self, turn: Turn, join: Join) -> None:
         """Seeds are stored: a node that is killed before it met anybody must find its cluster again."""
@@ -439,16 +454,16 @@ class Node:
             self.membership.leave(turn, self._leaving.goodbye_s)
 
 
-def check_write(put: Put) -> Refused | None:
+def check_write(key: bytes, value: bytes, ttl_ms: int | None) -> Refused | None:
     """The bounds of one write."""
-    if not put.key:
+    if not key:
         return Refused("invalid", "the key is empty")
-    if len(put.key) > KEY_BYTES_MAX:
-        return Refused("too_large", f"the key has {len(put.key)} bytes; the limit is {KEY_BYTES_MAX}")
-    if len(put.value) > VALUE_BYTES_MAX:
-        return Refused("too_large", f"the value has {len(put.value)} bytes; the limit is {VALUE_BYTES_MAX}")
-    if put.ttl_ms is not None and not 0 < put.ttl_ms <= TTL_MS_MAX:
-        return Refused("invalid", f"a TTL of {put.ttl_ms} ms; it must be above 0 and at most {TTL_MS_MAX}")
+    if len(key) > KEY_BYTES_MAX:
+        return Refused("too_large", f"the key has {len(key)} bytes; the limit is {KEY_BYTES_MAX}")
+    if len(value) > VALUE_BYTES_MAX:
+        return Refused("too_large", f"the value has {len(value)} bytes; the limit is {VALUE_BYTES_MAX}")
+    if ttl_ms is not None and not 0 < ttl_ms <= TTL_MS_MAX:
+        return Refused("invalid", f"a TTL of {ttl_ms} ms; it must be above 0 and at most {TTL_MS_MAX}")
     return None
 
 

@@ -12,6 +12,7 @@ from .e2e.daemons import Daemons, daemons_in
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--swarm-seed", type=int, help="run only this seed of the swarm simulator")
+    parser.addoption("--write-golden", action="store_true", help="write golden files that are missing")
 
 
 @pytest.fixture

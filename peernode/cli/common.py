@@ -55,16 +55,18 @@ def client_command(name: str, **settings: Any) -> Callable[[Callable[..., Any]],
             socket: str | None,
             node: str | None,
             cluster: str | None,
-            output: str,
+            output: str | None,
             as_json: bool,
             timeout: int,
             quiet: bool,
             **rest: Any,
         ) -> Any:
-            form = Output("json" if as_json else output, quiet)
+            form = Output("json" if as_json else output or "table", quiet, is_default=not (as_json or output))
             return function(Context(socket, node, cluster, timeout / 1000, form), **rest)
 
         decorated: Any = call
+        # A list of its own: `wraps` shares the function's, and one function may become two commands.
+        decorated.__click_params__ = list(getattr(function, "__click_params__", ()))
         for option in reversed(GLOBAL_OPTIONS):
             decorated = option(decorated)
         command: click.Command = click.command(name, **settings)(decorated)  # type: ignore[no-untyped-call]
@@ -74,12 +76,10 @@ def client_command(name: str, **settings: Any) -> Callable[[Callable[..., Any]],
 
 
 GLOBAL_OPTIONS = [
-    click.option(
-        "--socket", metavar="PATH", envvar="PEERNODE_SOCKET", help="The daemon's socket.", hidden=True
-    ),
+    click.option("--socket", metavar="PATH", help="The daemon's socket.", hidden=True),
     click.option("--node", metavar="NAME", help="A daemon on this machine.", hidden=True),
     click.option("--cluster", metavar="NAME", help="Which cluster of daemons.", hidden=True),
-    click.option("-o", "--output", type=click.Choice(FORMATS), default="table", hidden=True),
+    click.option("-o", "--output", type=click.Choice(FORMATS), hidden=True),
     click.option("--json", "as_json", is_flag=True, help="The same as -o json.", hidden=True),
     click.option("--timeout", type=Duration(), default="5s", metavar="5s", hidden=True),
     click.option("-q", "--quiet", is_flag=True, help="No talk on stderr.", hidden=True),

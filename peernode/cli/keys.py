@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from base64 import b64encode, urlsafe_b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,8 +17,8 @@ KEYSPACE = click.option("--keyspace", metavar="NAME", help="Another keyspace tha
 PAGE = 500
 
 
-@click.argument("value")
 @click.argument("key")
+@click.argument("value")
 @click.option("--ttl", type=Duration(), metavar="30s", help="Forget the key after this time.")
 @click.option("--if-version", metavar="V", help="Only if the key still has this version.")
 @click.option("--if-absent", is_flag=True, help="Only if there is no such key.")
@@ -129,7 +129,7 @@ def list_keys(
         items_found = walk(node, encoded(prefix), decoded(after), limit, keyspace)
         if output.form == "jsonl":
             output.lines(item_json(item) for item in items_found)
-        elif output.form == "raw" or not sys.stdout.isatty():
+        elif output.form == "raw" or (output.is_default and not sys.stdout.isatty()):
             for item in items_found:
                 sys.stdout.buffer.write(item.key + b"\n")
         else:
@@ -165,7 +165,7 @@ def decoded(after: str | None) -> bytes | None:
     if after is None:
         return None
     try:
-        return urlsafe_b64decode(after)
+        return b64decode(after, altchars=b"-_", validate=True)
     except ValueError:
         raise click.UsageError(
             f"--after {after!r} is no cursor; give the `next` of the page before"

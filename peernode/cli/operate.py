@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..version import VERSION
 from .common import Context, client_command
-from .output import ago
+from .output import ago, one_line
 
 
 @client_command("status")
@@ -56,7 +56,7 @@ def health(context: Context) -> int:
     else:
         print("healthy" if found["healthy"] else "degraded")
         for reason in found["reasons"]:
-            print(f"  {reason}")
+            print(f"  {one_line(reason)}")
     return 0 if found["healthy"] else 8
 
 

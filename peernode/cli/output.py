@@ -17,10 +17,11 @@ FORMATS = ("table", "json", "jsonl", "raw")
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """How to print: `form` is one of FORMATS."""
+    """How to print: `form` is one of FORMATS, `is_default` when nobody asked for it."""
 
     form: str = "table"
     quiet: bool = False
+    is_default: bool = False
 
     @classmethod
     def guess(cls, arguments: Sequence[str]) -> Output:
@@ -31,8 +32,10 @@ class Output:
                 break
             if argument == "--json":
                 form = "json"
-            elif argument.startswith(("--output=", "-o=")):
+            elif argument.startswith("--output="):
                 form = argument.partition("=")[2]
+            elif argument.startswith("-o") and argument != "-o":
+                form = argument[2:]
             elif argument in ("-o", "--output") and index + 1 < len(arguments):
                 form = arguments[index + 1]
         return cls(form if form in FORMATS else "table", "--quiet" in arguments or "-q" in arguments)
@@ -53,7 +56,7 @@ class Output:
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Columns for people."""
-        texts = [[str(cell) for cell in row] for row in rows]
+        texts = [[one_line(str(cell)) for cell in row] for row in rows]
         widths = [max(map(len, column)) for column in zip(header, *texts, strict=True)]
         for row in [list(header), *texts]:
             cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
@@ -63,7 +66,7 @@ class Output:
         """One thing for people, a line a field."""
         width = max(map(len, values))
         for name, value in values.items():
-            print(f"{name:<{width}}  {value}")
+            print(f"{name:<{width}}  {one_line(str(value))}")
 
     def say(self, text: str) -> None:
         """Talk: never in the way of data."""
@@ -91,8 +94,12 @@ def as_json(name: str, value: bytes) -> dict[str, str]:
 
 
 def printable(value: bytes) -> str:
-    """For tables: one line, nothing that moves the cursor."""
-    text = value.decode(errors="backslashreplace")
+    """Bytes for people."""
+    return one_line(value.decode(errors="backslashreplace"))
+
+
+def one_line(text: str) -> str:
+    """Nothing that moves the cursor: names, addresses and reasons may be what a peer said."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

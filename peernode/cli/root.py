@@ -28,6 +28,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "del": ("keys", "delete keys"),
         "ls": ("keys", "list keys, in order"),
         "kv": ("keys", "the same under one roof: put, get, del, ls"),
+        "cache": ("cache", "this node's local TTL cache; invalidate reaches all nodes"),
     },
     "cluster": {
         "invite": ("cluster", "print the command that lets a machine join"),
@@ -35,6 +36,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "leave": ("cluster", "hand over, say goodbye and stop"),
         "members": ("cluster", "who is there, and in which state"),
         "ticket": ("cluster", "tickets: create, list, revoke"),
+        "cluster": ("local", "several nodes on this machine, to be broken: up, kill, cut"),
     },
     "operate": {
         "status": ("operate", "this node in one view"),
@@ -106,6 +108,9 @@ def run(arguments: list[str]) -> int:
     except PeernodeError as error:
         tell_error(output, error.code, error.message, error.hint)
         return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as called_bare:
+        print(called_bare.format_message(), file=sys.stderr)
+        return called_bare.exit_code
     except click.exceptions.Exit as stopped:
         return stopped.exit_code
     except click.ClickException as error:
@@ -132,5 +137,5 @@ def globals_last(arguments: list[str]) -> list[str]:
             front.append(rest.pop(0))
     if not rest:
         return arguments
-    nested = 2 if rest[0] in ("kv", "ticket") and len(rest) > 1 else 1
+    nested = 2 if rest[0] in ("kv", "cache", "ticket", "cluster") and len(rest) > 1 else 1
     return [*rest[:nested], *front, *rest[nested:]]

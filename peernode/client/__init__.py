@@ -9,15 +9,18 @@ It needs nothing but a socket and msgpack, so that a command line built on it st
 
 from .errors import Conflict, NoDaemon, NotAllowed, NotFound, PeernodeError, TimedOut
 from .finding import find_socket
-from .sync import Client, Item, connect_sync
+from .sync import Cached, Client, Item, Notice, Notices, connect_sync
 
 __all__ = [
+    "Cached",
     "Client",
     "Conflict",
     "Item",
     "NoDaemon",
     "NotAllowed",
     "NotFound",
+    "Notice",
+    "Notices",
     "PeernodeError",
     "TimedOut",
     "connect_sync",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import selectors
 import socket as sockets
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +35,20 @@ class Item(NamedTuple):
     modified_ms: int | None = None
     origin: str | None = None
     expires_in_ms: int | None = None
+
+
+class Cached(NamedTuple):
+    """What the local cache keeps under a key."""
+
+    value: bytes
+    expires_in_ms: int
+
+
+class Notice(NamedTuple):
+    """Something that the daemon told unasked."""
+
+    method: str
+    params: dict[str, Any]
 
 
 def connect_sync(
@@ -125,6 +140,50 @@ class Client:
             if after is None:
                 return
 
+    # The local TTL cache of this daemon
+
+    def cache_put(self, key: Bytes, value: Bytes, *, ttl: float | None = None) -> None:
+        """Keep it for `ttl` seconds, without one for five minutes, or shorter where room is needed."""
+        ttl_ms = None if ttl is None else max(1, round(ttl * 1000))
+        self.call("cache.put", key=key, value=value, ttl_ms=ttl_ms)
+
+    def cache_get(self, key: Bytes) -> Cached | None:
+        """What is kept, or None when there is nothing."""
+        try:
+            return Cached(**self.call("cache.get", key=key))
+        except NotFound:
+            return None
+
+    def cache_delete(self, key: Bytes) -> bool:
+        """Whether there was something to delete. Other daemons keep theirs."""
+        return bool(self.call("cache.delete", key=key)["deleted"])
+
+    def cache_invalidate(
+        self, key: Bytes | None = None, *, pattern: Bytes | None = None, local: bool = False
+    ) -> int:
+        """Drop a stale key, or all that match a glob, on every node; returns how many were dropped here.
+
+        To drop the copies of something in the store, write it first: who hears of the invalidation then reads
+        what was written.
+        """
+        answer = self.call("cache.invalidate", key=key, pattern=pattern, local=local or None)
+        return int(answer["removed"])
+
+    def cache_clear(self) -> int:
+        """Drop everything here; returns how many entries that were."""
+        return int(self.call("cache.clear")["removed"])
+
+    def cache_stats(self) -> dict[str, Any]:
+        return dict(self.call("cache.stats"))
+
+    def cache_subscribe(self, pattern: Bytes | None = None) -> Notices:
+        """Hear of invalidations on any node: of keys that match a glob (and of globs that may), or of all.
+
+        `cache.invalidated` names the `key` or `pattern` and the `origin`, the node that began it. After `lagged`
+        drop everything: it says how many were lost because they were not read in time.
+        """
+        return Notices(self.path, "cache.subscribe", {"pattern": pattern}, timeout_s=self.timeout_s)
+
     # The cluster
 
     def members(self) -> list[dict[str, Any]]:
@@ -203,3 +262,44 @@ class Client:
                     raise from_answer(error)
                 case [1, int(number), error, result]:
                     answers[number] = from_answer(error) if isinstance(error, dict) else result
+                case [2, str(method), [dict(params)]]:
+                    self._notified(Notice(method, params))
+
+    def _notified(self, notice: Notice) -> None:
+        """Nobody listens on a connection that is for calls."""
+
+
+class Notices(Client):
+    """One subscription, on a connection of its own, so that it never stands in the way of calls.
+
+    Iterating waits for notices as long as it takes; it ends with NoDaemon when the daemon does.
+    """
+
+    def __init__(self, path: Path, method: str, params: dict[str, Any], *, timeout_s: float) -> None:
+        super().__init__(path, timeout_s=timeout_s)
+        self._heard: deque[Notice] = deque()
+        try:
+            self.number = int(self.call(method, **params)["subscription"])
+        except BaseException:
+            self.close()
+            raise
+
+    def __iter__(self) -> Iterator[Notice]:
+        while (notice := self.hear()) is not None:
+            yield notice
+
+    def hear(self, timeout_s: float | None = None) -> Notice | None:
+        """The next notice; None when none comes in time."""
+        until_s = None if timeout_s is None else time.monotonic() + timeout_s
+        while not self._heard:
+            self._sock.settimeout(None if until_s is None else max(0.0, until_s - time.monotonic()))
+            try:
+                self._read({})
+            except (TimeoutError, BlockingIOError):
+                return None
+            finally:
+                self._sock.setblocking(False)
+        return self._heard.popleft()
+
+    def _notified(self, notice: Notice) -> None:
+        self._heard.append(notice)

@@ -30,7 +30,9 @@ from ..net.dialler import DEFAULT_PORT, join_address, split_address
 from ..net.listener import open_listener
 from ..options import RunOptions
 from ..store.schema import WrongSchema
+from ..store.writer import StorageFull
 from .enrol import NotAllowed, found_cluster, join_cluster, local_ticket, read_ticket
+from .faults import FAULTS_VARIABLE, FaultPoint, FaultsError
 from .folder import Folder, FolderError
 from .runtime import Runtime
 from .serve import Setup, serve
@@ -59,7 +61,7 @@ def run_daemon(options: RunOptions) -> int:
             return error.code
         if isinstance(error, KeyboardInterrupt):
             return 130
-        if isinstance(error, DatabaseError | OSError):
+        if isinstance(error, DatabaseError | OSError | StorageFull):
             say(f"error: the daemon had to stop: {error}")
             return 1
         raise
@@ -84,6 +86,7 @@ async def run(options: RunOptions, world: World) -> None:
     check_tags(options.tags)
     allow_many_files()
     log = Log(options.log_level, lambda: world.now().wall_ms)
+    faults = open_faults()
     path = folder_path(options)
     with opened(path) as folder:
         listener = await listen(options, folder)
@@ -93,7 +96,7 @@ async def run(options: RunOptions, world: World) -> None:
         keys = Ed25519Keys(folder.node_key(b""), folder.grant())
         local_path = (options.socket or registry.socket_path(path)).absolute()
         setup = Setup(folder, keys, name, address, listener, open_socket(local_path), str(local_path), seeds)
-        setup.tags = options.tags
+        setup.tags, setup.faults = options.tags, faults
         registration = registry.Registration(
             pid=os.getpid(),
             started=registry.process_started(os.getpid()) or "unknown",
@@ -218,6 +221,15 @@ def open_socket(path: Path) -> socket.socket:
         return open_local(path)
     except OSError as error:
         raise StartError(f"cannot open the local socket: {error}", "use --socket PATH") from None
+
+
+def open_faults() -> FaultPoint | None:
+    """The fault point, where the environment asks for one."""
+    file = os.environ.get(FAULTS_VARIABLE)
+    try:
+        return FaultPoint(Path(file)) if file else None
+    except FaultsError as error:
+        raise StartError(str(error)) from None
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from protocol.effects import (
     DialOutcome,
     Disconnect,
     Farewell,
+    Invalidated,
     MemberChanged,
     Reply,
     Said,
@@ -51,6 +52,7 @@ from ..net.link import Link
 from ..net.tls import Contexts, Stream, peer_of
 from ..store.committer import Broken, Committer, NotStored, Outcome, Stored
 from ..store.reader import Reader
+from .faults import FaultPoint
 from .world import World
 
 LAG_DECAY = 0.9
@@ -73,12 +75,16 @@ class Runtime:
         self.node, self.keys, self.contexts, self.world, self.log = node, keys, contexts, world, log
         self._reader, self._nursery = reader, nursery
         self.committer: Committer | None = None
+        self.faults: FaultPoint | None = None
+        """Only where a test asked for it."""
         self.links: dict[LinkId, Link] = {}
         self.farewell = trio.Event()
         self.first_sync = trio.Event()
         self.first_sync_from: NodeId | None = None
         self.after_dispatch: list[Callable[[], None]] = []
         """Called when a dispatch is over: faces write what they gathered, in one go."""
+        self.on_invalidated: list[Callable[[Invalidated], None]] = []
+        """Called when another node says that something cached is stale."""
         self.lag_ms = 0.0
         self._events: deque[Event] = deque()
         self._is_dispatching = False
@@ -92,6 +98,7 @@ class Runtime:
             Disconnect: self._disconnect,
             MemberChanged: self._member_changed,
             Synced: self._synced,
+            Invalidated: self._invalidated,
             Said: self._said,
             Farewell: lambda _: self.farewell.set(),
         }
@@ -134,7 +141,7 @@ class Runtime:
                 self.committer.acknowledge_failure()
                 self.dispatch(PersistFailed(why))
             case Broken(error):
-                raise error
+                self._nursery.start_soon(stop_because, error)
 
     # Effects
 
@@ -165,12 +172,18 @@ class Runtime:
     def _member_changed(self, change: MemberChanged) -> None:
         node = node_text(change.node)[:8]
         self.log.event(f"member.{change.state}", member=change.name, id=node, why=change.why)
+        if self.faults is not None:
+            self.faults.refresh()  # its address may be new
 
     def _synced(self, synced: Synced) -> None:
         self.log.event("sync.complete", peer=node_text(synced.node)[:8], rows=str(synced.rows))
         if not self.first_sync.is_set():
             self.first_sync_from = synced.node
             self.first_sync.set()
+
+    def _invalidated(self, stale: Invalidated) -> None:
+        for hear in self.on_invalidated:
+            hear(stale)
 
     def _said(self, said: Said) -> None:
         self.log.event(said.event, **dict(said.fields))
@@ -182,6 +195,17 @@ class Runtime:
         self.node.refused[fault.fault] += 1
         self._disconnect(Disconnect(number, fault.fault, fault.detail))
         self.dispatch(LinkDown(number, fault.detail))
+
+    def watch(self, sock: trio.socket.SocketType, peer: NodeId | None, dialled: str | None) -> None:
+        """Tell the fault point whose socket this is: the peer's address is its record's, else the dialled one."""
+        if self.faults is None:
+            return
+
+        def address() -> str | None:
+            member = self.node.membership.table.members.get(peer) if peer is not None else None
+            return member.record.address if member is not None else dialled
+
+        self.faults.watch(sock, address)
 
     def hello(self, *, probe: bool = False) -> Hello:
         """What this node says of itself on a fresh connection."""
@@ -244,13 +268,16 @@ class Runtime:
         self.dispatch(DialFailed(dial.address, dial.node, outcome, detail, dial.probe))
 
     async def _reach(self, dial: Dial) -> tuple[Stream, Greeted]:
-        transport = await connect(dial.address, dial.patience_s)
+        transport = await connect(
+            dial.address, dial.patience_s, lambda sock: self.watch(sock, dial.node, dial.address)
+        )
         stream = trio.SSLStream(transport, self.contexts.dial)
         try:
             answer_s = dial.patience_s if dial.probe else HANDSHAKE_S
             with trio.move_on_after(answer_s):
                 await stream.do_handshake()
                 peer = peer_of(stream, self.keys.cluster_id)
+                self.watch(transport.socket, peer, dial.address)
                 check_target(dial, peer)
                 hello = self.hello(probe=dial.probe)
                 greeted = await greet(stream, self.keys, self.node.registry, hello, peer, dialled=True)
@@ -260,3 +287,8 @@ class Runtime:
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(stream)
             raise
+
+
+async def stop_because(error: BaseException) -> None:
+    """End the daemon from a task of its own: an error raised in the store's callback, trio takes for its own."""
+    raise error

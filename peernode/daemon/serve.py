@@ -5,6 +5,7 @@
     +- listener          accepts; one task a connection: handshake, then the link's reader and writer
     +- dials             one task each, becoming a link's
     +- local socket      accepts clients; a reader and a writer each
+    +- local cache       drops what has expired
     +- stopper           says goodbye when told to stop
     store thread         owns the writing connection (a task instead, where everything is simulated)
 
@@ -22,25 +23,28 @@ import trio
 
 from protocol.config import Config
 from protocol.effects import MarkRow, Stage
-from protocol.errors import Refused, RemoteFault
+from protocol.errors import Fault, Refused, RemoteFault
 from protocol.identity.keys import Ed25519Keys
 from protocol.identity.tickets import JoinChallenge, JoinGranted, JoinRequest
 from protocol.inputs import Leave, Redeem, Start
 from protocol.node import Identity, Node
-from protocol.types import CommitNumber, NodeId
+from protocol.types import CommitNumber, NodeId, node_text
 
 from ..limits import CLOSE_WAIT_S, FIRST_SYNC_S
+from ..local import cache
 from ..local.api import Api
 from ..local.server import serve as serve_clients
 from ..log import Log
-from ..net.enrol import serve_joiner
+from ..net.enrol import NO_TICKET, serve_joiner
 from ..net.handshake import greet
+from ..net.hangup import turn_away
 from ..net.listener import Listener, Serve
 from ..net.tls import Contexts, peer_of
 from ..store.committer import Committer, Outcome, ThreadCommitter
 from ..store.reader import Reader
 from ..store.writer import Writer
 from ..version import VERSION
+from .faults import FaultPoint
 from .folder import Folder
 from .runtime import Runtime
 from .world import World
@@ -62,6 +66,7 @@ class Setup:
     seeds: tuple[str, ...] = ()
     tags: dict[str, str] = field(default_factory=dict)
     config: Config | None = None
+    faults: FaultPoint | None = None
     new_committer: Callable[[Writer, Callable[[Outcome], None], trio.Nursery], Committer] | None = None
 
 
@@ -78,6 +83,7 @@ async def serve(
     try:
         async with trio.open_nursery() as nursery:
             runtime = Runtime(node, setup.keys, contexts, reader, world, log, nursery)
+            runtime.faults = setup.faults
             committer = (setup.new_committer or start_thread)(writer, runtime.on_outcome, nursery)
             runtime.committer = committer
             start_tasks(runtime, setup, nursery, stop, on_ready)
@@ -103,6 +109,8 @@ def start_tasks(
     nursery.start_soon(runtime.tick_forever)
     if setup.local is not None:
         api = Api(runtime, setup.local_path, str(setup.folder.path), setup.listener.getsockname()[:2])
+        cache.follow(api)
+        nursery.start_soon(cache.clean_up, api)
         nursery.start_soon(serve_clients, setup.local, api, runtime.log)
     runtime.dispatch(Start(setup.seeds))
     nursery.start_soon(say_goodbye, runtime, stop)
@@ -179,6 +187,7 @@ class Gate:
         stream = trio.SSLStream(transport, runtime.contexts.accept, server_side=True)
         await stream.do_handshake()
         peer = peer_of(stream, keys.cluster_id)
+        runtime.watch(transport.socket, peer, None)
         greeted = await greet(stream, keys, runtime.node.registry, runtime.hello(), peer, dialled=False)
         return partial(runtime.run_link, stream, greeted, None, seed=False)
 
@@ -186,16 +195,16 @@ class Gate:
         """Answered only while a ticket lives, by code that can reach nothing but its redeeming."""
         runtime, keys = self._runtime, self._setup.keys
         if not runtime.node.invitations.has_live(runtime.world.now().wall_ms):
-            self._runtime.log.event("joiner.ignored", why="no ticket is alive here")
-            return
+            await turn_away(transport, NO_TICKET)
+            raise RemoteFault(Fault.REFUSED_TICKET, "no ticket is alive here")
         stream = trio.SSLStream(transport, runtime.contexts.enrol, server_side=True)
         await stream.do_handshake()
         config = runtime.node.config
         challenge = JoinChallenge(
             config.protocol_min, config.protocol_max, keys.credential, runtime.world.entropy(16)
         )
-        verdict = await serve_joiner(stream, challenge, self._redeem)
-        runtime.log.event("joiner.answered", verdict=verdict)
+        joiner = await serve_joiner(stream, challenge, self._redeem)
+        runtime.log.event("joiner.granted", id=node_text(joiner)[:8])
 
     async def _redeem(self, request: JoinRequest, nonce: bytes) -> JoinGranted | Refused:
         outcomes: list[object] = []

@@ -7,13 +7,16 @@ from base64 import urlsafe_b64encode
 import msgspec
 
 from protocol.inputs import Event
+from protocol.invalidation import Glob
 from protocol.node import Node
 from protocol.replica.sync import as_heads
 from protocol.types import Instant
 
+from ..cache import Cache
 from ..daemon.runtime import Runtime
 from ..net.dialler import join_address, split_address
 from ..version import VERSION
+from .notices import Subscription
 
 
 class Api:
@@ -25,6 +28,9 @@ class Api:
         self.listens_on_loopback = host in ("0.0.0.0", "::", "127.0.0.1")
         self.version = VERSION
         self.started_ms = runtime.world.now().wall_ms
+        self.cache = Cache(runtime.world.now().mono_s)
+        self.cache_subscriptions: dict[Subscription, Glob | None] = {}
+        """Who hears of invalidations, and of which keys; None: of all."""
 
     @property
     def node(self) -> Node:

@@ -18,8 +18,11 @@ from protocol.limits import SCAN_ITEMS_MAX
 from protocol.replica.entry import DEFAULT_KEYSPACE, version_text
 from protocol.replica.replica import Page
 
+from ..daemon.faults import FaultsError
 from ..limits import CLOSE_WAIT_S, HANDOVER_S
+from . import cache
 from .api import Api
+from .notices import Outlet
 from .params import NoParams, Params
 from .tickets import TicketCreate, TicketRevoke, create_ticket, list_tickets, revoke_ticket
 from .views import health_view, item_view, members_view, status_view
@@ -61,7 +64,7 @@ class ClusterJoin(Params, frozen=True):
 
 
 def api_info(api: Api, _: NoParams, answer: Answer) -> None:
-    answer({"version": api.version, "protocol": api.protocol, "methods": sorted(METHODS)})
+    answer({"version": api.version, "protocol": api.protocol, "methods": sorted(methods_of(api))})
 
 
 def node_status(api: Api, _: NoParams, answer: Answer) -> None:
@@ -160,12 +163,32 @@ def cluster_leave(api: Api, _: NoParams, answer: Answer) -> None:
     api.dispatch(Leave(HANDOVER_S, CLOSE_WAIT_S))
 
 
+def faults_reload(api: Api, _: NoParams, answer: Answer) -> None:
+    faults = api.runtime.faults
+    assert faults is not None
+    try:
+        faults.reload()
+    except FaultsError as error:
+        answer(Refused("unavailable", str(error)))
+        return
+    deaf_to = sorted(faults.deaf_to)
+    api.runtime.log.event("faults.loaded", deaf_to=", ".join(deaf_to) or "nobody")
+    answer({"deaf_to": deaf_to})
+
+
 class Method(msgspec.Struct, frozen=True):
     params: type[Params]
     call: Callable[[Api, Any, Answer], None]
 
 
-METHODS: dict[str, Method] = {
+class Subscribing(msgspec.Struct, frozen=True):
+    """A method that may go on telling the client after its answer."""
+
+    params: type[Params]
+    call: Callable[[Api, Any, Answer, Outlet], None]
+
+
+METHODS: dict[str, Method | Subscribing] = {
     "api.info": Method(NoParams, api_info),
     "node.status": Method(NoParams, node_status),
     "node.health": Method(NoParams, node_health),
@@ -174,6 +197,13 @@ METHODS: dict[str, Method] = {
     "kv.get": Method(KvGet, kv_get),
     "kv.delete": Method(KvDelete, kv_delete),
     "kv.scan": Method(KvScan, kv_scan),
+    "cache.put": Method(cache.CachePut, cache.put),
+    "cache.get": Method(cache.CacheKey, cache.get),
+    "cache.delete": Method(cache.CacheKey, cache.delete),
+    "cache.invalidate": Method(cache.CacheInvalidate, cache.invalidate),
+    "cache.clear": Method(NoParams, cache.clear),
+    "cache.stats": Method(NoParams, cache.stats),
+    "cache.subscribe": Subscribing(cache.CacheSubscribe, cache.subscribe),
     "ticket.create": Method(TicketCreate, create_ticket),
     "ticket.list": Method(NoParams, list_tickets),
     "ticket.revoke": Method(TicketRevoke, revoke_ticket),
@@ -182,9 +212,17 @@ METHODS: dict[str, Method] = {
 }
 
 
-def call(api: Api, name: str, params: object, answer: Answer) -> None:
-    """Look the method up, check the parameters, and let it answer."""
-    method = METHODS.get(name)
+FAULT_METHODS = METHODS | {"faults.reload": Method(NoParams, faults_reload)}
+"""The table of a daemon that a test may make deaf."""
+
+
+def methods_of(api: Api) -> dict[str, Method | Subscribing]:
+    return METHODS if api.runtime.faults is None else FAULT_METHODS
+
+
+def call(api: Api, name: str, params: object, answer: Answer, outlet: Outlet) -> None:
+    """Look the method up, check the parameters, and let it answer; what it tells later goes to `outlet`."""
+    method = methods_of(api).get(name)
     if method is None:
         answer(Refused("unknown_method", f"there is no method {name!r}", "api.info lists the methods"))
         return
@@ -193,4 +231,7 @@ def call(api: Api, name: str, params: object, answer: Answer) -> None:
     except (msgspec.ValidationError, TypeError) as error:
         answer(Refused("invalid", f"{name}: {error}"))
         return
-    method.call(api, checked, answer)
+    if isinstance(method, Subscribing):
+        method.call(api, checked, answer, outlet)
+    else:
+        method.call(api, checked, answer)

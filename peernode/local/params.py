@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Self
 
 import msgspec
-
-BYTES_PARAMS = ("key", "value", "prefix", "after")
-"""Strings are accepted for these and mean their UTF-8."""
 
 
 class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -17,7 +15,7 @@ class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def read(cls, params: object) -> Self:
         """Check what a client sent. Raises msgspec.ValidationError or TypeError, which say what is wrong."""
         given = cls._named(params)
-        for name in BYTES_PARAMS:
+        for name in bytes_fields(cls):
             value = given.get(name)
             if isinstance(value, str):
                 given[name] = value.encode()
@@ -39,3 +37,9 @@ class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class NoParams(Params, frozen=True):
     pass
+
+
+@cache
+def bytes_fields(params: type[Params]) -> tuple[str, ...]:
+    """Strings are accepted for these and mean their UTF-8."""
+    return tuple(f.name for f in msgspec.structs.fields(params) if f.type in (bytes, bytes | None))

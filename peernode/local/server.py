@@ -1,8 +1,10 @@
 """The Unix socket: MessagePack-RPC, pipelined, bounded.
 
 Every request that one read brings is handled in one go and answered with one write. A client that asks for more
-than it reads is not read from until it catches up; nobody else notices. Garbage ends the connection of
-the client that sent it. This is a local face, so it may use raw non-blocking socket calls.
+than it reads waits until it catches up; nobody else notices. What all clients together hold is bounded too:
+beyond that only those are served that hold nothing yet. A client that leaves its notifications unread loses the
+later ones, and is told so. Garbage ends the connection of the client that sent it. This is a local face, so it
+may use raw non-blocking socket calls.
 """
 
 from __future__ import annotations
@@ -10,7 +12,9 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 import struct
+from functools import partial
 from pathlib import Path
 
 import msgpack
@@ -18,26 +22,34 @@ import trio
 
 from protocol.errors import Refused
 
-from ..limits import CLIENT_BYTES_MAX, CLIENT_REQUESTS_MAX, CLIENTS_MAX, MESSAGE_BYTES_MAX, RECEIVE_BYTES_MAX
+from ..limits import (
+    CLIENT_BYTES_MAX,
+    CLIENT_NOTICE_BYTES_MAX,
+    CLIENT_REQUESTS_MAX,
+    CLIENTS_BYTES_MAX,
+    CLIENTS_MAX,
+    CLOSE_S,
+    MESSAGE_BYTES_MAX,
+    RECEIVE_BYTES_MAX,
+)
 from ..log import Log
 from .api import Api
 from .methods import call
+from .notices import Outlet
 
 REQUEST, RESPONSE, NOTIFICATION = 0, 1, 2
+NOT_READ = 0
+"""In the place of a request's number, where no request could be read."""
+TOO_LARGE = f"a request of more than {MESSAGE_BYTES_MAX} bytes"
 PARSE_ERRORS = (ValueError, TypeError, RecursionError, msgpack.UnpackException)
 
 
 def open_listener(path: Path) -> socket.socket:
-    """Bind the socket file, mode 0600. Takes the place of one that nobody answers at.
+    """Bind the socket file, mode 0600. Takes the place of a socket that nobody answers at.
 
-    Raises FileExistsError when another daemon listens there.
+    Raises FileExistsError when another daemon listens there, or when it is no socket at all.
     """
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-            raise FileExistsError(f"another daemon listens at {path}")
-        except (FileNotFoundError, ConnectionRefusedError):
-            path.unlink(missing_ok=True)
+    _remove_stale(path)
     listener = socket.socket(socket.AF_UNIX)
     mask = os.umask(0o177)
     try:
@@ -49,8 +61,17 @@ def open_listener(path: Path) -> socket.socket:
     return listener
 
 
+class Load:
+    """What all clients together hold: bytes of requests without an answer, and of answers not yet read."""
+
+    def __init__(self) -> None:
+        self.held = 0
+        self.room = trio.lowlevel.ParkingLot()
+
+
 async def serve(listener: socket.socket, api: Api, log: Log) -> None:
     """Accept clients until cancelled."""
+    load = Load()
     clients = trio.CapacityLimiter(CLIENTS_MAX)
     async with trio.open_nursery() as nursery:
         while True:
@@ -67,7 +88,7 @@ async def serve(listener: socket.socket, api: Api, log: Log) -> None:
                 log.warning("client.refused", why="another user's process")
                 accepted.close()
                 continue
-            client = Client(accepted, api, log)
+            client = Client(accepted, api, log, load)
             nursery.start_soon(_serve_client, clients, client)
 
 
@@ -84,12 +105,20 @@ async def _serve_client(clients: trio.CapacityLimiter, client: Client) -> None:
         client.close()
 
 
+class Cut(Exception):
+    """A client sent what cannot be answered: it is told why, and must go."""
+
+    def __init__(self, code: str, why: str) -> None:
+        super().__init__(why)
+        self.code, self.why = code, why
+
+
 class Client:
     """One connection: requests in, answers gathered, one write when a dispatch or a burst is over."""
 
-    def __init__(self, sock: socket.socket, api: Api, log: Log) -> None:
+    def __init__(self, sock: socket.socket, api: Api, log: Log, load: Load) -> None:
         sock.setblocking(False)
-        self._sock, self._api, self._log = sock, api, log
+        self._sock, self._api, self._log, self._load = sock, api, log, load
         self._unpacker = msgpack.Unpacker(
             raw=False,
             strict_map_key=True,
@@ -98,9 +127,14 @@ class Client:
             max_array_len=4096,
             max_map_len=4096,
         )
+        self._unpacked = 0
+        """Where the last whole message ended, counted from the first byte of the connection."""
         self._packer = msgpack.Packer(use_bin_type=True, autoreset=True)
         self._out = bytearray()
+        self._outlet = Outlet(self._notify)
         self._in_flight = 0
+        self._held = 0
+        """This client's part of the load."""
         self._room = trio.lowlevel.ParkingLot()
         self._to_write = trio.lowlevel.ParkingLot()
         self._closed = False
@@ -113,10 +147,10 @@ class Client:
                 nursery.start_soon(self._write)
                 await self._read()
                 nursery.cancel_scope.cancel()
-        except ConnectionError:
-            pass  # it went away
         finally:
             self._closed = True
+            self._outlet.close()
+            self._hold(-self._held)
             self._api.runtime.after_dispatch.remove(self.flush)
 
     def close(self) -> None:
@@ -134,64 +168,132 @@ class Client:
         except OSError as error:
             if error.errno not in (errno.EPIPE, errno.ECONNRESET):
                 raise
-            self._out.clear()
-            return
+            sent = len(self._out)  # it went away: nobody will read this
         del self._out[:sent]
+        self._hold(-sent)
         if self._out:
             self._to_write.unpark()
+        else:
+            self._outlet.drained()
 
     async def _read(self) -> None:
+        try:
+            while chunk := await self._receive():
+                self._feed(chunk)
+                while not self._take():
+                    await self._wait_for_room()
+            await self._last_answers()
+        except Cut as cut:
+            self._log.event("client.cut", reason=cut.code, detail=cut.why)
+            self._say((RESPONSE, NOT_READ, _error(Refused(cut.code, cut.why)), None))
+            self.flush()
+            with trio.move_on_after(CLOSE_S):
+                await self._last_answers()
+
+    async def _receive(self) -> bytes:
+        """The next bytes; none when the client is gone."""
         while True:
-            while self._in_flight >= CLIENT_REQUESTS_MAX or len(self._out) >= CLIENT_BYTES_MAX:
-                await self._room.park()
             await trio.lowlevel.wait_readable(self._sock)
             try:
-                chunk = self._sock.recv(RECEIVE_BYTES_MAX)
+                return self._sock.recv(RECEIVE_BYTES_MAX)
             except BlockingIOError:
                 continue
-            if not chunk or not self._take(chunk):
-                return
-            self.flush()
+            except ConnectionResetError:
+                return b""  # it hung up on answers that it had not read
 
-    def _take(self, chunk: bytes) -> bool:
-        """Handle every complete request; False when the client must go."""
+    def _feed(self, chunk: bytes) -> None:
         try:
             self._unpacker.feed(chunk)
-            for message in self._unpacker:
-                if not self._handle(message):
-                    return self._give_up("invalid", "a message that is no MessagePack-RPC request")
         except msgpack.BufferFull:
-            return self._give_up("too_large", f"a request of more than {MESSAGE_BYTES_MAX} bytes")
-        except PARSE_ERRORS as error:
-            return self._give_up("invalid", f"bytes that are no MessagePack: {error}")
-        return True
+            raise Cut("too_large", TOO_LARGE) from None
 
-    def _handle(self, message: object) -> bool:
+    def _take(self) -> bool:
+        """Handle what was received, as far as there is room; whether that was all. Raises Cut."""
+        done = False
+        while not done and self._has_room():
+            message = self._next()
+            done = message is None
+            if message is not None:
+                self._handle(*message)
+        self.flush()
+        return done
+
+    def _next(self) -> tuple[object, int] | None:
+        """The next whole message and its size; None when more bytes are needed."""
+        try:
+            message = self._unpacker.unpack()
+        except msgpack.OutOfData:
+            self._check_size()
+            return None
+        except PARSE_ERRORS as error:
+            raise Cut("invalid", f"bytes that are no MessagePack: {error}") from None
+        size = self._check_size()
+        self._unpacked += size
+        return message, size
+
+    def _check_size(self) -> int:
+        """Bytes since the last message: the unpacker bounds what it has not parsed, not the whole."""
+        size: int = self._unpacker.tell() - self._unpacked
+        if size > MESSAGE_BYTES_MAX:
+            raise Cut("too_large", TOO_LARGE)
+        return size
+
+    async def _last_answers(self) -> None:
+        """A client may end its output and still read what it asked for."""
+        while self._held:
+            await self._room.park()
+
+    def _has_room(self) -> bool:
+        return not self._held or (self._has_own_room() and self._load.held < CLIENTS_BYTES_MAX)
+
+    def _has_own_room(self) -> bool:
+        return self._in_flight < CLIENT_REQUESTS_MAX and self._held < CLIENT_BYTES_MAX
+
+    async def _wait_for_room(self) -> None:
+        while not self._has_room():
+            await (self._load.room if self._has_own_room() else self._room).park()
+
+    def _hold(self, size: int) -> None:
+        self._held += size
+        self._load.held += size
+        if size < 0:
+            self._room.unpark()
+            self._load.room.unpark_all()
+
+    def _handle(self, message: object, size: int) -> None:
         match message:
             case [0, int(number), str(method), params]:
                 self._in_flight += 1
-                call(self._api, method, params, lambda outcome: self._answer(number, outcome))
-                return True
+                self._hold(size)
+                answer = partial(self._answer, number, size)
+                call(self._api, method, params, answer, self._outlet)
             case [2, str(), _]:
-                return True  # notifications are allowed, and none means anything yet
-        return False
+                pass  # notifications are allowed, and none means anything yet
+            case _:
+                raise Cut("invalid", "a message that is no MessagePack-RPC request")
 
-    def _answer(self, number: int, outcome: object) -> None:
-        self._in_flight -= 1
+    def _answer(self, number: int, size: int, outcome: object) -> None:
         if self._closed:
             return
+        self._in_flight -= 1
         if isinstance(outcome, Refused):
-            self._out += self._packer.pack((RESPONSE, number, _error(outcome), None))
+            self._say((RESPONSE, number, _error(outcome), None))
         else:
-            self._out += self._packer.pack((RESPONSE, number, None, outcome))
-        self._room.unpark()
+            self._say((RESPONSE, number, None, outcome))
+        self._hold(-size)
 
-    def _give_up(self, code: str, why: str) -> bool:
-        """Tell the client why its connection ends; 0 stands for a request that was never read."""
-        self._log.event("client.cut", reason=code, detail=why)
-        self._out += self._packer.pack((RESPONSE, 0, _error(Refused(code, why)), None))
-        self.flush()
-        return False
+    def _notify(self, method: str, params: dict[str, object]) -> bool:
+        """Tell what was not asked for, unless the client is behind with reading."""
+        if len(self._out) >= CLIENT_NOTICE_BYTES_MAX or self._load.held >= CLIENTS_BYTES_MAX:
+            return False
+        self._say((NOTIFICATION, method, (params,)))
+        self._to_write.unpark()
+        return True
+
+    def _say(self, message: tuple[object, ...]) -> None:
+        packed = self._packer.pack(message)
+        self._out += packed
+        self._hold(len(packed))
 
     async def _write(self) -> None:
         while True:
@@ -199,7 +301,6 @@ class Client:
                 await self._to_write.park()
             await trio.lowlevel.wait_writable(self._sock)
             self.flush()
-            self._room.unpark()
 
 
 def _error(refused: Refused) -> dict[str, object]:
@@ -217,3 +318,19 @@ def _same_user(sock: socket.socket) -> bool:
         return True  # the socket's mode has to do
     _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return uid in (0, os.getuid())
+
+
+def _remove_stale(path: Path) -> None:
+    """Make room for a socket file. Raises FileExistsError when what is there is somebody's."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise FileExistsError(f"{path} is there and is no socket")
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            probe.connect(str(path))
+    except FileNotFoundError:
+        return
+    except ConnectionRefusedError:
+        path.unlink(missing_ok=True)
+        return
+    raise FileExistsError(f"another daemon listens at {path}")

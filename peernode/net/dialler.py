@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 import trio
 
@@ -22,35 +23,48 @@ class DialError(Exception):
         self.outcome, self.detail = outcome, detail
 
 
-async def connect(address: str, patience_s: float = CONNECT_S) -> trio.SocketStream:
-    """A TCP connection to host:port. Names are resolved anew each time. Raises DialError."""
-    host, port = split_address(address)
+Watch = Callable[[trio.socket.SocketType], None]
+
+
+async def connect(
+    address: str, patience_s: float = CONNECT_S, watch: Watch = lambda sock: None
+) -> trio.SocketStream:
+    """A TCP connection to host:port. Names are resolved anew each time. Raises DialError.
+
+    `watch` sees every socket before it connects.
+    """
     with trio.move_on_after(patience_s):
         try:
+            host, port = split_address(address)
             found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise DialError(DialOutcome.UNREACHABLE, f"{host} is not known: {error}") from None
-        return await _connect_first([(family, target) for family, _, _, _, target in found])
+        except (OSError, ValueError) as error:  # ValueError: a peer may announce any text as its address
+            raise DialError(DialOutcome.UNREACHABLE, f"{address} is not known: {error}") from None
+        return await _connect_first([(family, target) for family, _, _, _, target in found], watch)
     raise DialError(DialOutcome.UNREACHABLE, f"no answer within {patience_s:.1f} s")
 
 
-async def _connect_first(targets: list[tuple[int, object]]) -> trio.SocketStream:
+async def _connect_first(targets: list[tuple[int, object]], watch: Watch) -> trio.SocketStream:
     errors: list[OSError] = []
     for family, target in targets:
-        sock = trio.socket.socket(family, socket.SOCK_STREAM)
         try:
-            await sock.connect(target)
-            return trio.SocketStream(sock)
+            return trio.SocketStream(await _connect_one(family, target, watch))
         except OSError as failed:
-            sock.close()
             errors.append(failed)
-        except BaseException:
-            sock.close()
-            raise
     others = [error for error in errors if not isinstance(error, ConnectionRefusedError)]
     if errors and not others:
         raise DialError(DialOutcome.REFUSED, "connection refused")
     raise DialError(DialOutcome.UNREACHABLE, str(next(iter(others), "the name has no address")))
+
+
+async def _connect_one(family: int, target: object, watch: Watch) -> trio.socket.SocketType:
+    sock = trio.socket.socket(family, socket.SOCK_STREAM)
+    try:
+        watch(sock)
+        await sock.connect(target)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -59,9 +73,14 @@ def split_address(address: str) -> tuple[str, int]:
     if not colon or (host.count(":") > 1 and not host.startswith("[")):
         host, port = address, str(DEFAULT_PORT)
     host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdigit() or int(port) > 65535:
+    if not _is_host(host) or not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise ValueError(f"{address!r} is no address; write host:port, such as 10.0.0.5:{DEFAULT_PORT}")
     return host, int(port)
+
+
+def _is_host(host: str) -> bool:
+    """Whether a resolver takes it: its labels have 1 to 63 characters (numeric addresses pass too)."""
+    return all(0 < len(label) <= 63 for label in host.removesuffix(".").split("."))
 
 
 def join_address(host: str, port: int) -> str:

@@ -1,13 +1,14 @@
 """Both ends of joining: one TLS conversation of three messages, in which the secret never travels.
 
 The joiner writes `J` before the handshake, so that the listener answers with the context that asks for no
-certificate, and only while a ticket lives. It believes nobody before the ticket's cluster key vouches for the
-certificate that the TLS connection was made with. The issuer's end can reach one thing: the redeeming of a
-ticket.
+certificate, and only while a ticket lives; otherwise a TLS alert says so. The joiner believes nobody before the
+ticket's cluster key vouches for the certificate that the TLS connection was made with. The issuer's end can
+reach one thing: the redeeming of a ticket.
 """
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ from protocol.identity.tickets import (
     decode_verdict,
     encode,
 )
-from protocol.types import Grant
+from protocol.types import Grant, NodeId
 from protocol.wire.frames import Framer, Kind, frame
 
 from ..limits import JOIN_ATTEMPT_S, RECEIVE_BYTES_MAX
@@ -37,6 +38,8 @@ from .hangup import hang_up
 from .tls import Stream, joiner_context
 
 KNOCK = b"J"
+NO_TICKET = b"\x15\x03\x03\x00\x02\x02\x31"
+"""The answer to a knock while no ticket lives: the TLS alert access_denied."""
 
 
 class Joined(NamedTuple):
@@ -71,7 +74,9 @@ async def join(ticket: Ticket, address: str, key: NodeKey, nonce: bytes) -> Join
         raise NotReached(f"{address}: {error}") from None
     except STREAM_ERRORS as error:
         cause = error.__cause__ or error
-        raise NotReached(f"{address} hung up ({cause}); perhaps it has no live ticket") from None
+        if isinstance(cause, ssl.SSLError) and cause.reason == "TLSV1_ALERT_ACCESS_DENIED":
+            raise TicketRefused(f"{address} has no live ticket: it expired, or was made elsewhere") from None
+        raise NotReached(f"{address} hung up ({cause})") from None
     except RemoteFault as fault:
         raise TicketRefused(f"{address}: {fault.detail}") from None
 
@@ -93,17 +98,17 @@ Redeem = Callable[[JoinRequest, bytes], Awaitable[JoinGranted | Refused]]
 """Given the request and our nonce, what the ticket is worth; comes back when that is durable."""
 
 
-async def serve_joiner(stream: Stream, challenge: JoinChallenge, redeem: Redeem) -> str:
-    """The issuer's end, after the handshake. Returns a line for the log. Raises RemoteFault."""
+async def serve_joiner(stream: Stream, challenge: JoinChallenge, redeem: Redeem) -> NodeId:
+    """The issuer's end, after the handshake. Returns who is a member now. Raises RemoteFault."""
     messages = Messages(stream)
     await messages.send(encode(challenge))
     request = decode_request(await messages.receive())
     verdict = await redeem(request, challenge.nonce)
     if isinstance(verdict, Refused):
         await hang_up(stream, frame(Kind.JOIN, encode(JoinRefused(verdict.code, verdict.message))))
-        return f"refused: {verdict.message}"
+        raise RemoteFault(Fault.REFUSED_TICKET, verdict.message)
     await hang_up(stream, frame(Kind.JOIN, encode(verdict)))
-    return "granted"
+    return NodeId(request.node_id)
 
 
 class Messages:

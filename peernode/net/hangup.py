@@ -18,10 +18,24 @@ async def hang_up(stream: Stream, last: bytes) -> None:
         try:
             if last:
                 await stream.send_all(last)
-                await stream.transport_stream.send_eof()
-                while await stream.transport_stream.receive_some(RECEIVE_BYTES_MAX):
-                    pass
+                await _end(stream.transport_stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
             pass  # it is gone already
     with trio.CancelScope(shield=True):
         await trio.aclose_forcefully(stream)
+
+
+async def turn_away(transport: trio.SocketStream, last: bytes) -> None:
+    """The same for a connection without TLS, which the caller closes."""
+    with trio.move_on_after(CLOSE_S):
+        try:
+            await transport.send_all(last)
+            await _end(transport)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # it is gone already
+
+
+async def _end(transport: trio.SocketStream) -> None:
+    await transport.send_eof()
+    while await transport.receive_some(RECEIVE_BYTES_MAX):
+        pass

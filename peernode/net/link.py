@@ -107,7 +107,7 @@ class Link:
 
     async def _write(self) -> None:
         while True:
-            while not self.outbox:
+            while not self.outbox or self._closing:  # the last words are not ours: they go out behind us
                 await self._parked.park()
             try:
                 await self._stream.send_all(self.outbox.take())

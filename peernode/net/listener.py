@@ -114,10 +114,14 @@ class Listener:
             self._refused(RemoteFault(Fault.NOT_A_MEMBER, f"the TLS handshake failed: {cause}"), address)
 
     async def _greet(self, transport: trio.SocketStream, stranger: Stranger) -> Serve | None:
-        first = await transport.socket.recv(1, socket.MSG_PEEK)
+        try:
+            first = await transport.socket.recv(1, socket.MSG_PEEK)
+            if first == KNOCK:
+                await transport.socket.recv(1)
+        except OSError:
+            return None  # it is gone again
         stranger.spoke = True
         if first == KNOCK:
-            await transport.socket.recv(1)
             return await self._greet_joiner(transport)
         if first == TLS_HANDSHAKE:
             return await self._greet_peer(transport)

@@ -119,6 +119,8 @@ class ThreadCommitter:
             if isinstance(outcome, NotStored):
                 failures += 1
             self._deliver(outcome)
+            if isinstance(outcome, Broken):
+                break  # a later success would acknowledge what this group did not store
         self._writer.close()
 
 

@@ -20,6 +20,8 @@ from ..limits import CACHE_BYTES_MAX, ENTRY_OVERHEAD_BYTES
 from .schema import checksum, open_reader
 
 COLUMNS = "keyspace, key, origin, seq, hlc, expires, checksum, value"
+NOBODY: Origin = (NodeId(b""), 0)
+"""The origin of a row whose number stands for none: no checksum fits it."""
 Columns = tuple[int, bytes, int, int, int, int, int, bytes | None]
 
 
@@ -61,9 +63,8 @@ class Reader:
         return self._select("WHERE origin = ? AND seq > ? ORDER BY seq", (number, after_seq))
 
     def expiring(self, after_ms: int, until_ms: int) -> Iterator[Entry]:
-        return self._select(
-            "WHERE expires > ? AND expires <= ? AND expires > 0 AND value IS NOT NULL", (after_ms, until_ms)
-        )
+        where = "WHERE expires > ? AND expires <= ? AND expires > 0 AND value IS NOT NULL"
+        return self._select(where, (after_ms, until_ms), leave_out_damaged=True)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -96,11 +97,19 @@ class Reader:
     def close(self) -> None:
         self._connection.close()
 
-    def _select(self, where: str, arguments: tuple[object, ...]) -> Iterator[Entry]:
+    def _select(
+        self, where: str, arguments: tuple[object, ...], *, leave_out_damaged: bool = False
+    ) -> Iterator[Entry]:
         cursor = self._connection.execute(f"SELECT {COLUMNS} FROM entry {where}", arguments)
         try:
             for row in cursor:
-                yield self._entry(row)
+                try:
+                    entry = self._entry(row)
+                except DamagedRow:
+                    if leave_out_damaged:
+                        continue
+                    raise
+                yield entry
         finally:
             cursor.close()
 
@@ -108,7 +117,7 @@ class Reader:
         keyspace, key, number, seq, hlc, expires_ms, seal, value = row
         if number not in self._origins:
             self._load_origins()
-        node, lineage = self._origins[number]
+        node, lineage = self._origins.get(number, NOBODY)
         if seal != checksum(keyspace, key, node, lineage, seq, hlc, expires_ms, value):
             raise DamagedRow(f"key {key!r} fails its checksum")
         return Entry(keyspace, key, hlc, node, lineage, seq, value, expires_ms)

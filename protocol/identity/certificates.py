@@ -6,8 +6,8 @@ down shortens the path that may follow; at its end somebody nearer to the root m
 certificate depends on a clock or on chance: asked again, an inviter gives the same bytes again. Removal is by
 key, so validity runs from 1970 to 9999.
 
-`verify_chain` is for bytes from strangers: whatever they are, it returns the node id that the chain proves or
-raises RemoteFault NOT_A_MEMBER.
+`verify_chain` and `verify_issuing` are for bytes from strangers: whatever they are, they return the node id that
+the chain proves or raise RemoteFault NOT_A_MEMBER.
 """
 
 from __future__ import annotations
@@ -63,22 +63,17 @@ def issue(issuer: Ed25519PrivateKey, issuing: Chain, joiner: NodeId) -> Grant:
 
 def verify_chain(chain: Chain, cluster: ClusterId) -> NodeId:
     """Whose membership the chain proves. Raises RemoteFault NOT_A_MEMBER, whatever the bytes are."""
-    if not 2 <= len(chain) <= CREDENTIAL_CERTIFICATES_MAX:
-        raise RemoteFault(Fault.NOT_A_MEMBER, f"a chain of {len(chain)} certificates")
-    if any(len(der) > CERTIFICATE_BYTES_MAX for der in chain):
-        raise RemoteFault(Fault.NOT_A_MEMBER, "a certificate that is too large")
     try:
-        certificates = [x509.load_der_x509_certificate(der) for der in chain]
-        for depth, (below, above) in enumerate(
-            zip(certificates, [*certificates[1:], certificates[-1]], strict=True)
-        ):
-            below.verify_directly_issued_by(above)
-            if depth > 0:
-                _check_issuing(below, depth - 1)
-        if cluster_id_of(_public(certificates[-1])) != cluster:
-            raise RemoteFault(Fault.NOT_A_MEMBER, "a certificate of another cluster")
-        return _leaf_identity(certificates[0], cluster)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, *X509_ERRORS) as why:
+        return _leaf_identity(_verified(chain, cluster, leaves=1), cluster)
+    except DECODE_ERRORS as why:
+        raise RemoteFault(Fault.NOT_A_MEMBER, f"a certificate that proves nothing: {why}") from None
+
+
+def verify_issuing(chain: Chain, cluster: ClusterId) -> NodeId:
+    """Who may invite by this chain. Raises RemoteFault NOT_A_MEMBER, whatever the bytes are."""
+    try:
+        return NodeId(_public(_verified(chain, cluster, leaves=0)))
+    except DECODE_ERRORS as why:
         raise RemoteFault(Fault.NOT_A_MEMBER, f"a certificate that proves nothing: {why}") from None
 
 
@@ -86,7 +81,7 @@ def leaf_identity(leaf: bytes, cluster: ClusterId) -> NodeId:
     """Whom a leaf names whose chain OpenSSL has verified. Raises RemoteFault NOT_A_MEMBER."""
     try:
         return _leaf_identity(x509.load_der_x509_certificate(leaf), cluster)
-    except (ValueError, TypeError, UnsupportedAlgorithm, *X509_ERRORS) as why:
+    except DECODE_ERRORS as why:
         raise RemoteFault(Fault.NOT_A_MEMBER, f"a certificate that proves nothing: {why}") from None
 
 
@@ -110,12 +105,17 @@ def from_pem(pem: bytes) -> Chain:
     )
 
 
-X509_ERRORS = (
+DECODE_ERRORS = (
+    ValueError,
+    TypeError,
+    InvalidSignature,
+    UnsupportedAlgorithm,
     x509.ExtensionNotFound,
     x509.DuplicateExtension,
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
 )
+"""What reading a stranger's certificate may raise."""
 
 
 def _leaf(issuer: Ed25519PrivateKey, issuer_name: x509.Name, node: NodeId, cluster: ClusterId) -> bytes:
@@ -163,6 +163,24 @@ def _builder(
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         .add_extension(above, critical=False)
     )
+
+
+def _verified(chain: Chain, cluster: ClusterId, leaves: int) -> x509.Certificate:
+    """The first certificate of a chain that holds up to this cluster's root; the first `leaves` cannot issue."""
+    if not 2 <= len(chain) <= CREDENTIAL_CERTIFICATES_MAX:
+        raise RemoteFault(Fault.NOT_A_MEMBER, f"a chain of {len(chain)} certificates")
+    if any(len(der) > CERTIFICATE_BYTES_MAX for der in chain):
+        raise RemoteFault(Fault.NOT_A_MEMBER, "a certificate that is too large")
+    certificates = [x509.load_der_x509_certificate(der) for der in chain]
+    for depth, (below, above) in enumerate(
+        zip(certificates, [*certificates[1:], certificates[-1]], strict=True)
+    ):
+        below.verify_directly_issued_by(above)
+        if depth >= leaves:
+            _check_issuing(below, depth - leaves)
+    if cluster_id_of(_public(certificates[-1])) != cluster:
+        raise RemoteFault(Fault.NOT_A_MEMBER, "a certificate of another cluster")
+    return certificates[0]
 
 
 def _check_issuing(certificate: x509.Certificate, below: int) -> None:

@@ -181,7 +181,7 @@ def accept_grant(ticket: Ticket, node_id: NodeId, granted: JoinGranted) -> Grant
     cluster = certificates.cluster_id_of(ticket.cluster_key)
     if certificates.verify_chain(granted.chain, cluster) != node_id:
         raise RemoteFault(Fault.NOT_A_MEMBER, "the granted certificate is for another node")
-    if not granted.issuing or certificates.public_key_of(granted.issuing[0]) != node_id:
+    if certificates.verify_issuing(granted.issuing, cluster) != node_id:
         raise RemoteFault(Fault.NOT_A_MEMBER, "the granted issuing certificate is for another node")
     return Grant(granted.chain, granted.issuing)
 

@@ -8,7 +8,8 @@ still been up there), wins at once.
 Dials back off exponentially with full jitter, and never end: seeds and dead members are tried for ever, so that
 a healed network finds itself again. For a dead member the rate is the cluster's, shared by those who dial it.
 Early dials are given little time, since a verdict may wait for what they find; later ones more, so that
-slow networks connect too.
+slow networks connect too. A broken link is dialled again at once, but after several in a row that did not
+last this backs off too: two ends that cannot agree must not spend their time on it.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Up(msgspec.Struct):
     run: int
     address: str | None  # where we dialled; None: the peer dialled us
     last_rx_s: float
+    since_s: float
     stamp_ms: int = 0  # of its last heartbeat, to be echoed
     stamp_at_s: float = 0.0
     rtt_ms: float | None = None
@@ -74,6 +76,8 @@ class Contacts:
         self.by_node: dict[NodeId, Contact] = {}
         self.by_link: dict[LinkId, NodeId] = {}
         self.seeds: dict[str, Seed] = {}
+        self._brief: dict[NodeId, int] = {}
+        """How many links in a row did not last."""
 
     def linked(self) -> list[tuple[NodeId, Up]]:
         """Links that are up, in the order of ids."""
@@ -90,9 +94,7 @@ class Contacts:
     @property
     def deadline_s(self) -> float:
         idle = [contact.dial_s for contact in self.by_node.values() if isinstance(contact, Idle)]
-        for seed in self.seeds.values():
-            if isinstance(seed.contact, Idle) and not self._is_up(seed.node):
-                idle.append(seed.contact.dial_s)
+        idle += [self._seed_due_s(seed) for seed in self.seeds.values()]
         return min(idle, default=float("inf"))
 
     def add_seed(self, address: str, now_s: float) -> None:
@@ -107,7 +109,7 @@ class Contacts:
 
     def link_up(self, turn: Turn, link: LinkId, node: NodeId, run: int, dialled: str | None) -> bool:
         """Whether this link is now the one to `node`; the other one, if there is one, is cut."""
-        new = Up(link, run, dialled, turn.now.mono_s)
+        new = Up(link, run, dialled, turn.now.mono_s, turn.now.mono_s)
         old = self.up(node)
         if old is not None and not self._replaces(new, old, node):
             turn.cut(link, Fault.DUPLICATE, "there is a link already")
@@ -122,8 +124,9 @@ class Contacts:
     def link_down(self, link: LinkId, now_s: float, delay_s: float) -> NodeId | None:
         """The node that this was the link to, if it was the current one."""
         node = self.by_link.pop(link, None)
-        if node is not None:
-            self.by_node[node] = Idle(now_s + delay_s)
+        up = self.up(node) if node is not None else None
+        if node is not None and up is not None:
+            self.by_node[node] = Idle(now_s + max(delay_s, self._brief_pause_s(node, now_s - up.since_s)))
         return node
 
     def dialling_since_s(self, node: NodeId) -> float | None:
@@ -179,12 +182,24 @@ class Contacts:
             self.by_node[node] = Dialling(contact.attempts, now_s)
             turn.do(Dial(member.record.address, node, self.patience_s(member.rtt_ms, contact.attempts)))
         for address, seed in self.seeds.items():
-            if isinstance(seed.contact, Idle) and seed.contact.dial_s <= now_s and not self._is_up(seed.node):
+            if self._seed_due_s(seed) <= now_s:
                 seed.contact = Dialling(seed.contact.attempts, now_s)
                 turn.do(Dial(address, None, self._config.patience_max_s))
 
-    def _is_up(self, node: NodeId | None) -> bool:
-        return node is not None and isinstance(self.by_node.get(node), Up)
+    def _brief_pause_s(self, node: NodeId, lasted_s: float) -> float:
+        """How long to wait after a link that lasted so long."""
+        before = self._brief.pop(node, 0)
+        if lasted_s >= self._config.redial_max_s:
+            return 0.0
+        self._brief[node] = before + 1
+        return self._pause_s(before) if before else 0.0
+
+    def _seed_due_s(self, seed: Seed) -> float:
+        """Not while the node that answered there has a link, nor before that node's own time."""
+        known = self.by_node.get(seed.node) if seed.node is not None else None
+        if isinstance(known, Up) or not isinstance(seed.contact, Idle):
+            return float("inf")
+        return max(seed.contact.dial_s, known.dial_s) if isinstance(known, Idle) else seed.contact.dial_s
 
     def _replaces(self, new: Up, old: Up, node: NodeId) -> bool:
         if new.run != old.run:

@@ -27,8 +27,7 @@ class Invitations:
 
     def __init__(self, config: Config, keys: Keys, stored: dict[bytes, bytes]) -> None:
         self._config, self._keys = config, keys
-        decode = msgspec.msgpack.Decoder(TicketRow).decode
-        self.rows = {ticket_id: decode(row) for ticket_id, row in stored.items()}
+        self.rows = _decoded(stored)
 
     def has_live(self, wall_ms: int) -> bool:
         """Whether joiners are answered at all."""
@@ -68,6 +67,10 @@ class Invitations:
         else:
             turn.reply_after_commit(event.ref, verdict)
 
+    def save_failed(self, stored: dict[bytes, bytes]) -> None:
+        """Nothing of what was staged is stored: go on from what is."""
+        self.rows = _decoded(stored)
+
     def _grant(self, turn: Turn, row: TicketRow, request: JoinRequest) -> JoinGranted | Refused:
         try:
             grant = self._keys.issue(NodeId(request.node_id))
@@ -85,3 +88,8 @@ class Invitations:
         for ticket_id in expired:
             del self.rows[ticket_id]
             turn.stage(RecordRow(TICKET_RECORD, ticket_id, None))
+
+
+def _decoded(stored: dict[bytes, bytes]) -> dict[bytes, TicketRow]:
+    decode = msgspec.msgpack.Decoder(TicketRow).decode
+    return {ticket_id: decode(row) for ticket_id, row in stored.items()}

@@ -174,15 +174,17 @@ class Membership:
     ) -> None:
         """A record that is news, its signature verified. Raises RemoteFault NOT_A_MEMBER or QUOTA."""
         member = self.table.members.get(origin)
-        if member is None:
-            if self.table.is_full:
-                raise RemoteFault(Fault.QUOTA, "the member table is full")
-            if not self._keys.vouches(origin, tuple(record.credential)):
-                raise RemoteFault(Fault.NOT_A_MEMBER, "a record without a certificate of this cluster")
+        if member is None and self.table.is_full:
+            raise RemoteFault(Fault.QUOTA, "the member table is full")
+        # A known member too must stay provable: its record goes on to nodes that never met it.
+        is_proved = member is not None and member.record.credential == record.credential
+        if not is_proved and not self._keys.vouches(origin, tuple(record.credential)):
+            raise RemoteFault(Fault.NOT_A_MEMBER, "a record without a certificate of this cluster")
         self._take(turn, origin, run, incarnation, record, frame)
         turn.do(Send(tuple(other for other in self.contacts.links() if other != link), frame))
-        if record.left and self.contacts.by_link.get(link) == origin:
-            turn.say((link,), Goodbye(run, incarnation))
+        up = self.contacts.up(origin)
+        if record.left and up is not None and up.run == run:
+            turn.say((up.link,), Goodbye(run, incarnation))  # also when another member was faster to tell us
 
     def on_heartbeat(self, turn: Turn, link: LinkId, node: NodeId, beat: Heartbeat) -> None:
         up = self.contacts.up(node)

@@ -36,7 +36,7 @@ Certificate = Annotated[bytes, msgspec.Meta(max_length=CERTIFICATE_BYTES_MAX)]
 class MemberRecord(Payload, frozen=True):
     """A member about itself."""
 
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_CHARS_MAX, pattern=r"^[a-z0-9-]+$")]
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_CHARS_MAX, pattern=r"^[a-z0-9-]+\Z")]
     address: Annotated[str, msgspec.Meta(max_length=ADDRESS_CHARS_MAX + 6)]
     software: Text
     protocol_min: Annotated[int, msgspec.Meta(ge=1, le=255)]

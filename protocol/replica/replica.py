@@ -22,7 +22,7 @@ import msgspec
 from ..clock import HybridClock
 from ..effects import Entry, HeadRow, MarkRow
 from ..errors import Fault, Refused, RemoteFault
-from ..limits import BATCH_BYTES_MAX, ORIGINS_MAX, SCAN_BYTES_MAX, SCAN_ITEMS_MAX
+from ..limits import BATCH_BYTES_MAX, ORIGINS_MAX, SCAN_BYTES_MAX, SCAN_ITEMS_MAX, STAGED_BYTES_MAX
 from ..turn import Turn
 from ..types import CommitNumber, LinkId, NodeId, Payload
 from ..wire.fields import Counter
@@ -34,6 +34,7 @@ from .walk import Walk
 
 HLC_MARK = "hlc"
 TALLY_MARK = "tally"
+NEVER_MS = 1 << 63
 
 
 class Batch(Payload, frozen=True):
@@ -56,11 +57,10 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Staged(msgspec.Struct, frozen=True):
-    """An entry on its way to the store. `swept_ms`: the tally's mark when its slot entered the overlay."""
+    """An entry on its way to the store."""
 
     number: CommitNumber
     entry: Entry
-    swept_ms: int
 
 
 class Pending(msgspec.Struct):
@@ -71,6 +71,9 @@ class Pending(msgspec.Struct):
     slots: list[Slot]
     heads: dict[Origin, int]
     own: list[Entry]
+    size: int = 0
+    expires_ms: int = NEVER_MS
+    """When the first entry expires that it brings or replaces: no sweep passes that time before it is settled."""
 
 
 class Replica:
@@ -84,6 +87,7 @@ class Replica:
         self._said = self._next_seq - 1  # our entries up to here were sent, or are left to sync
         self._overlay: dict[Slot, Staged] = {}
         self._pending: deque[Pending] = deque()
+        self._staged_bytes = 0
         self._current: Pending | None = None
         self.tally = Tally(store.mark(TALLY_MARK))
         self.walks: dict[LinkId, Walk] = {}
@@ -109,7 +113,10 @@ class Replica:
         return entry
 
     def refuse(self, slot: Slot, if_version: str | None, if_absent: bool, time_ms: int) -> Refused | None:
-        """Why a conditional write may not happen, judged by what is staged or stored here."""
+        """Why a write may not happen, judged by what is staged or stored here."""
+        if self._is_behind:
+            text = "the disk is slower than the writers, and too much waits for it"
+            return Refused("overloaded", text, "try again a little later", retryable=True)
         if if_version is None and not if_absent:
             return None
         current = self._newest(slot)
@@ -158,8 +165,12 @@ class Replica:
         return walk
 
     def merge(self, turn: Turn, origin: Origin, rows: Iterable[Row]) -> int:
-        """Stage what is newer than ours; how many that were."""
-        covered = self.reached.get(origin, 0)
+        """Stage what is newer than ours; how many that were. Raises RemoteFault QUOTA.
+
+        Its origin is known even before its head moves: what it wrote may supersede what others wrote.
+        """
+        self.advance(turn, origin, 0)
+        covered = self.reached[origin]
         merged = 0
         for row in rows:
             if row.seq <= covered:
@@ -170,12 +181,12 @@ class Replica:
             if current is None or current.version < entry.version:
                 self._stage(turn, entry, current)
                 merged += 1
-        if origin not in self.reached:
-            self._admit(turn, origin)
         return merged
 
     def merge_batch(self, turn: Turn, author: NodeId, batch: Batch) -> bool:
-        """Take in a batch; False when entries before it are missing, so that the head stays."""
+        """Take in a batch; False when the head stays: entries before it are missing, or the disk is behind."""
+        if self._is_behind:
+            return False
         origin = (author, batch.lineage)
         self.merge(turn, origin, batch.rows)
         if batch.first > self.reached.get(origin, 0) + 1:
@@ -184,7 +195,9 @@ class Replica:
         return True
 
     def advance(self, turn: Turn, origin: Origin, head: int) -> None:
-        """All up to `head` is staged here, or superseded by what is."""
+        """All up to `head` is staged here, or superseded by what is. Raises RemoteFault QUOTA."""
+        if origin not in self.reached and len(self.reached) >= ORIGINS_MAX:
+            raise RemoteFault(Fault.QUOTA, f"more than {ORIGINS_MAX} origins")
         if head > self.reached.get(origin, -1):
             self.reached[origin] = head
             self._commit_of(turn).heads[origin] = head
@@ -211,23 +224,19 @@ class Replica:
         heads: dict[Origin, int] = {}
         while self._pending and self._pending[0].number <= number:
             pending = self._pending.popleft()
+            self._staged_bytes -= pending.size
             self.tally.commit(pending.change)
             heads.update(pending.heads)
             own += pending.own
             for slot in pending.slots:
-                staged = self._overlay.get(slot)
-                if staged is not None and staged.number == pending.number:
-                    del self._overlay[slot]
+                self._settle(slot, pending.number)
         self.vector.update(heads)
         return own, heads
 
     def failed(self) -> None:
         """Nothing of what is staged was stored."""
         self.tally.roll_back()
-        for slot, staged in self._overlay.items():
-            kept = self._stored(slot)
-            if kept and kept.value is not None and staged.swept_ms < kept.expires_ms <= self.tally.swept_ms:
-                self.tally.expire(kept)
+        self._staged_bytes = 0
         self._overlay.clear()
         self._pending.clear()
         self.reached = dict(self.vector)
@@ -255,26 +264,19 @@ class Replica:
     def sweep(self, time_ms: int) -> None:
         """Take entries that expired by now out of the digest; they stay as tombstones.
 
-        The mark stops short of what expires on its way to the store, or is being replaced there: commits under
-        way have counted it by the mark as it was.
+        Not those of a commit under way: what a commit changes is reckoned once, when it is staged.
         """
-        swept_ms = self.tally.swept_ms
-        in_flight = [staged.entry.expires_ms for staged in self._overlay.values()]
-        found = list(self._store.expiring(swept_ms, time_ms))
-        in_flight += [entry.expires_ms for entry in found if (entry.keyspace, entry.key) in self._overlay]
-        until_ms = min([time_ms, *(expires_ms - 1 for expires_ms in in_flight if expires_ms > swept_ms)])
-        if until_ms <= swept_ms:
+        time_ms = min([time_ms, *(pending.expires_ms - 1 for pending in self._pending)])
+        if time_ms <= self.tally.swept_ms:
             return
-        for entry in found:
-            if entry.expires_ms <= until_ms:
-                self.tally.expire(entry)
-        self.tally.swept_ms = until_ms
+        for entry in self._store.expiring(self.tally.swept_ms, time_ms):
+            self.tally.expire(entry)
+        self.tally.swept_ms = time_ms
 
-    def _admit(self, turn: Turn, origin: Origin) -> None:
-        """Know an origin even before its head moves: what it wrote may supersede what others wrote."""
-        if len(self.reached) >= ORIGINS_MAX:
-            raise RemoteFault(Fault.QUOTA, f"more than {ORIGINS_MAX} origins")
-        self.advance(turn, origin, 0)
+    @property
+    def _is_behind(self) -> bool:
+        """What is staged has to be bounded: a disk may be slower than clients and peers together."""
+        return self._staged_bytes > STAGED_BYTES_MAX
 
     def _commit_of(self, turn: Turn) -> Pending:
         if self._current is None:
@@ -288,10 +290,19 @@ class Replica:
                 walk.replaced(current)
         pending = self._commit_of(turn)
         pending.change += self.tally.replace(current, entry)
+        for touched in (current, entry):
+            if touched is not None and touched.expires_ms and self.tally.counts(touched):
+                pending.expires_ms = min(pending.expires_ms, touched.expires_ms)
+        pending.size += row_bytes(entry)
+        self._staged_bytes += row_bytes(entry)
         pending.slots.append(slot)
-        before = self._overlay.get(slot)
-        self._overlay[slot] = Staged(turn.number, entry, before.swept_ms if before else self.tally.swept_ms)
+        self._overlay[slot] = Staged(turn.number, entry)
         turn.stage(entry)
+
+    def _settle(self, slot: Slot, number: CommitNumber) -> None:
+        staged = self._overlay.get(slot)
+        if staged is not None and staged.number == number:
+            del self._overlay[slot]
 
     def _newest(self, slot: Slot) -> Entry | None:
         staged = self._overlay.get(slot)

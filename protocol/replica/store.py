@@ -37,7 +37,7 @@ class Store(Protocol):
         ...
 
     def expiring(self, after_ms: int, until_ms: int) -> Iterable[Entry]:
-        """Puts with after_ms < expires_ms <= until_ms."""
+        """Puts with after_ms < expires_ms <= until_ms. Damaged rows are left out: nobody asked for them."""
         ...
 
     def snapshot(self) -> AbstractContextManager[None]:

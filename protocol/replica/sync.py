@@ -92,7 +92,7 @@ class Pulling(msgspec.Struct):
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """A head that a peer announced and that we have not reached."""
+    """A head that a peer announced and that we do not hold durably: what is only staged may yet be lost."""
 
     head: int
     link: LinkId
@@ -144,11 +144,12 @@ class Sync:
             self._pulling = None
             self._enqueue(turn, pulling.link)
         for origin, wanted in list(self._wanted.items()):
-            if self._replica.reached.get(origin, 0) >= wanted.head or wanted.link not in self._links:
+            if self._replica.vector.get(origin, 0) >= wanted.head or wanted.link not in self._links:
                 del self._wanted[origin]
             elif now_s >= wanted.since_s + self._config.catch_up_s:
                 self._wanted[origin] = Wanted(wanted.head, wanted.link, now_s + self._config.sync_idle_s)
-                self._enqueue(turn, wanted.link)
+                if self._replica.reached.get(origin, 0) < wanted.head:
+                    self._enqueue(turn, wanted.link)
         self._start_next(turn)
 
     def announced(self, turn: Turn, link: LinkId, heads: list[Head]) -> None:
@@ -159,7 +160,7 @@ class Sync:
         for node, lineage, head in heads:
             origin = (NodeId(node), lineage)
             known[origin] = max(head, known.get(origin, 0))
-            if head > self._replica.reached.get(origin, 0) and len(self._wanted) < ORIGINS_MAX:
+            if head > self._replica.vector.get(origin, 0) and len(self._wanted) < ORIGINS_MAX:
                 since_s = self._wanted[origin].since_s if origin in self._wanted else turn.now.mono_s
                 self._wanted[origin] = Wanted(head, link, since_s)
 

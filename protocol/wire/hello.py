@@ -135,6 +135,11 @@ class Handshake:
         assert isinstance(confirm, Confirm)
         if confirm.transcript != self._transcript:
             raise RemoteFault(Fault.BAD_TRANSCRIPT, "the peer saw other HELLOs than we did")
+        if unopened.header.v != self.version:
+            raise RemoteFault(
+                Fault.UNSUPPORTED_VERSION,
+                f"CONFIRM is of version {unopened.header.v}, not {self.version}: {_ranges(self._mine, theirs)}",
+            )
         return Established(
             peer=self._peer,
             version=self.version,
@@ -149,11 +154,12 @@ def common_version(mine: Hello, theirs: Hello) -> int:
     """The highest version in both ranges. Raises RemoteFault UNSUPPORTED_VERSION naming both."""
     highest = min(mine.protocol_max, theirs.protocol_max)
     if highest < max(mine.protocol_min, theirs.protocol_min):
-        raise RemoteFault(
-            Fault.UNSUPPORTED_VERSION,
-            f"{_range_text(mine)}, {_range_text(theirs)}",
-        )
+        raise RemoteFault(Fault.UNSUPPORTED_VERSION, _ranges(mine, theirs))
     return highest
+
+
+def _ranges(mine: Hello, theirs: Hello) -> str:
+    return f"{_range_text(mine)}, {_range_text(theirs)}"
 
 
 def _range_text(hello: Hello) -> str:

@@ -39,7 +39,7 @@ class Court:
             member.was_met = True
             member.reached = (RUN, f"{name}:1")
             self.table.members[member.node] = member
-            self.contacts.by_node[member.node] = Up(LinkId(number), RUN, f"{name}:1", 0.0)
+            self.contacts.by_node[member.node] = Up(LinkId(number), RUN, f"{name}:1", 0.0, 0.0)
             self.contacts.by_link[LinkId(number)] = member.node
             self.says(name, "", now_s=0.0)
 

@@ -1,0 +1,25 @@
+"""Who counts as running on this machine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from peernode.registry import process_started
+
+from ..waiting import wait_until
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_process_that_ended_does_not_live_until_its_parent_looks() -> None:
+    """A killed daemon counts as ended at once, also where its parent (an init, a script) never waits for it."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        assert process_started(process.pid) == process_started(process.pid) is not None
+        process.kill()
+        wait_until(
+            lambda: process_started(process.pid) is None, what="the end of a process that nobody waits for"
+        )
+        assert Path(f"/proc/{process.pid}").exists()
