@@ -50,6 +50,8 @@ class Config(msgspec.Struct, frozen=True):
     the smaller side of a healed split may sleep."""
     redial_stalled_s: float = 0.5
     """Who takes connections and does not answer is asked this often: it may be gone by now."""
+    redial_brief_max_s: float = 0.3
+    """The longest pause after links that did not last: two ends that cut each other off, or a bad network."""
     redial_dead_s: float = 1.0
     """Each dead member is dialled about this often by the whole cluster together, for ever, so that a split
     heals by itself: each of n live members waits n times as long."""

@@ -6,10 +6,10 @@ that takes the place of a silent one, or of one dialled by the same end (which w
 still been up there), wins at once.
 
 Dials back off exponentially with full jitter, and never end: seeds and dead members are tried for ever, so that
-a healed network finds itself again. For a dead member the rate is the cluster's, shared by those who dial it.
-Early dials are given little time, since a verdict may wait for what they find; later ones more, so that
-slow networks connect too. A broken link is dialled again at once, but after several in a row that did not
-last this backs off too: two ends that cannot agree must not spend their time on it.
+a healed network finds itself again. For a dead member the rate is the cluster's, shared by those who dial it. A
+broken link is dialled again at once, but after several in a row that did not last this backs off too: two ends that
+cannot agree must not spend their time on it. Early dials are given little time, since a verdict may wait for what
+they find; later ones more, so that slow networks connect too.
 """
 
 from __future__ import annotations
@@ -187,12 +187,12 @@ class Contacts:
                 turn.do(Dial(address, None, self._config.patience_max_s))
 
     def _brief_pause_s(self, node: NodeId, lasted_s: float) -> float:
-        """How long to wait after a link that lasted so long."""
+        """How long to wait after a link that lasted so long: never so long that others take the node for dead."""
         before = self._brief.pop(node, 0)
         if lasted_s >= self._config.redial_max_s:
             return 0.0
         self._brief[node] = before + 1
-        return self._pause_s(before) if before else 0.0
+        return min(self._config.redial_brief_max_s, self._pause_s(before)) if before else 0.0
 
     def _seed_due_s(self, seed: Seed) -> float:
         """Not while the node that answered there has a link, nor before that node's own time."""
