@@ -254,7 +254,8 @@ class Membership:
 
     def tick(self, turn: Turn, news: News) -> None:
         """Watch, judge, dial, and beat when it is time, with the `news`."""
-        self._observer.watch(turn)
+        if self._observer.watch(turn):
+            self._verdicts.reopen()
         self.judge(turn)
         self.contacts.dial_due(turn, self.table.members)
         if turn.now.mono_s >= self._beat_s:

@@ -149,16 +149,18 @@ class Observer:
         if not is_void and not is_heard and not has_moved:
             self._doubt(member, failed, now_s)
 
-    def watch(self, turn: Turn) -> None:
-        """Look at every link: probe the silent ones, give up the lost ones."""
+    def watch(self, turn: Turn) -> bool:
+        """Look at every link: probe the silent ones, give up the lost ones. Whether there are new doubts."""
         self.deadline_s = inf
+        has_new = False
         for node, up in self._contacts.linked():
             if turn.now.mono_s >= up.last_rx_s + self._config.hang_up_s:
                 turn.cut(up.link, Fault.TIMEOUT, f"silent for {self._config.hang_up_s:.0f} s")
                 continue
             member = self._table.members.get(node)
             if member is not None and member.run == up.run:
-                self._watch_link(turn, member, up)
+                has_new |= self._watch_link(turn, member, up)
+        return has_new
 
     def second(self, member: Member, now_s: float) -> None:
         """Another observer holds it for CLOSED: what was found here need not ripen."""
@@ -205,19 +207,21 @@ class Observer:
                 ripe_s = inf
         member.doubt = Doubt(words, evidence, ripe_s)
 
-    def _watch_link(self, turn: Turn, member: Member, up: Up) -> None:
+    def _watch_link(self, turn: Turn, member: Member, up: Up) -> bool:
         config, now_s = self._config, turn.now.mono_s
         probe_s = max(member.life_s + config.probe_after_s, up.probe_due_s)
         doubt_s = member.life_s + config.silence_s
         if now_s >= probe_s and up.probed_s is None:
             self._probe(turn, member, up)
-        if now_s >= doubt_s and member.doubt is None:
+        is_new = now_s >= doubt_s and member.doubt is None
+        if is_new:
             member.doubt = Doubt(f"silent for {now_s - member.life_s:.1f} s")
         if up.probed_s is None:
             self.deadline_s = min(self.deadline_s, probe_s)
         if member.doubt is None:
             self.deadline_s = min(self.deadline_s, doubt_s)
         self.deadline_s = min(self.deadline_s, up.last_rx_s + config.hang_up_s)
+        return is_new
 
     def _probe(self, turn: Turn, member: Member, up: Up) -> None:
         if up.probed_s is None:

@@ -73,7 +73,9 @@ EVENTS: dict[type[Event], st.SearchStrategy[Event]] = {
     Tick: st.builds(Tick),
     LinkDown: st.builds(LinkDown, links, texts, st.none() | st.sampled_from(Fault)),
     Probed: st.builds(Probed, addresses, node_ids, st.sampled_from([1_000, 2_000])),
-    DialFailed: st.builds(DialFailed, addresses, ref | node_ids, st.sampled_from(DialOutcome), texts),
+    DialFailed: st.builds(
+        DialFailed, addresses, ref | node_ids, st.sampled_from(DialOutcome), texts, st.booleans()
+    ),
     Received: st.builds(Received, links, st.lists(st.binary(max_size=60), max_size=2).map(tuple)),
     Put: st.builds(
         Put,

@@ -13,6 +13,7 @@ from protocol.replica.entry import Row, keyspace_id
 from protocol.replica.messages import Batch, Chunk, Group, Pull, as_heads
 from protocol.replica.settling import Identity
 from protocol.replica.store import Origin
+from protocol.replica.sync import RESUME_MARK
 
 from .copies import Copy
 from .rig import EPOCH_MS, Peer, Rig, of, payloads, said
@@ -200,7 +201,7 @@ def test_what_was_held_back_may_come_when_it_is_taken_back() -> None:
 
 
 def test_what_a_void_entry_superseded_comes_back_from_those_who_hold_it() -> None:
-    """All peers are asked once for whatever is that late, covered or not; such a session covers nothing."""
+    """All peers are asked once for whatever is that late, covered or not; nothing counts as covered by it."""
     rig = meet(Rig().start(), B, C)
     now = EPOCH_MS + int(rig.now_s * 1000) << COUNTER_BITS
     older, void = (Row(1, KEYSPACE, b"k", now + later, b"%d" % later) for later in (1, 2))
@@ -215,8 +216,11 @@ def test_what_a_void_entry_superseded_comes_back_from_those_who_hold_it() -> Non
         ((link, pull),) = [(link, pull) for (link,), pull in said(effects) if isinstance(pull, Pull)]
         assert (pull.above, pull.vector) == (now, vector)
         links.append(link)
-        cut = [(peer.node_id, 99, 5)]
-        effects = rig.receive(peer, peer.says(Chunk(pull.session, 0, 1, group, cut, None, True)))
+        cut, position = [(peer.node_id, 99, 5)], (peer.node_id, 99, 1)
+        rig.receive(peer, peer.says(Chunk(pull.session, 0, 1, group, cut, position, False)))
+        rig.commit()
+        assert rig.disk.mark(RESUME_MARK) is None
+        effects = rig.receive(peer, peer.says(Chunk(pull.session, 1, 1, [], None, None, True)))
         effects += rig.commit()
     assert links == [rig.links["b"], rig.links["c"]]
     assert payloads(rig.wait(0.4), Pull) == []

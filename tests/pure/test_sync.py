@@ -132,7 +132,7 @@ def test_a_peer_that_asks_for_late_stamps_gets_them_again() -> None:
 
 def test_how_far_two_nodes_are_apart_is_known() -> None:
     """In entries of all origins, by what the peer said it holds; of a session that runs, how much has come."""
-    rig = linked(B)
+    rig = linked(B, C)
     synced_ms = rig.now.wall_ms
     assert rig.node.sync.lag(B.node_id) == Lag(0, 0, synced_ms, None)
     for number in range(3):
@@ -143,10 +143,11 @@ def test_how_far_two_nodes_are_apart_is_known() -> None:
 
     assert pulls(rig.wait(0.6)) != []
     cut, position = [(B.node_id, LINEAGE, 4)], (B.node_id, LINEAGE, 1)
-    rig.receive(B, B.says(Chunk(2, 0, LINEAGE, [GROUP], cut, position, False)))
+    rig.receive(B, B.says(Chunk(3, 0, LINEAGE, [GROUP], cut, position, False)))
     rig.commit()
     assert rig.node.sync.lag(B.node_id) == Lag(4, 2, synced_ms, 25)
-    rig.receive(B, B.says(Chunk(2, 1, LINEAGE, [], None, None, True)))
+    assert rig.node.sync.lag(C.node_id).percent is None
+    rig.receive(B, B.says(Chunk(3, 1, LINEAGE, [], None, None, True)))
     rig.commit()
     assert rig.node.sync.lag(B.node_id) == Lag(0, 2, rig.now.wall_ms, None)
 

@@ -26,6 +26,8 @@ HEALED_S = 3.0
 START_S = 5.0
 HANG_UP_S = 10.0
 """After so long the others cut a silent link."""
+LASTING_S = 3.0
+"""A link that broke sooner is not always dialled again at once."""
 LONG_S = 20.0
 
 Drill = Callable[[Swarm], None]
@@ -323,6 +325,7 @@ def refuses_where_never_reached(swarm: Swarm) -> None:
         swarm.advance(stopped_s)
         swarm.resume(swarm.hosts[victim])
         until_alive(swarm, KILLED_S)
+        swarm.advance(LASTING_S)
     nobody_died(swarm)
     swarm.crash(swarm.hosts[victim])
     if len(rest) == 1:

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from hashlib import blake2b
 from itertools import count
 from random import Random
-from typing import Any
 
 from protocol.config import Config
 from protocol.effects import (
@@ -50,13 +49,13 @@ from protocol.inputs import (
     Tick,
     Written,
 )
-from protocol.membership.membership import MEMBER_RECORD
 from protocol.membership.table import State
 from protocol.node import Node, next_identity
 from protocol.types import Instant, LinkId
 from protocol.wire.frames import HEADER
 from protocol.wire.hello import Established
 
+from . import faults
 from .checks import Checks, Violation, require
 from .fakes import Authority, FakeKeys
 from .hosts import Host, Pipe, Plan, plan_of
@@ -115,7 +114,7 @@ class Swarm:
 
     def _play(self) -> None:
         self.start()
-        self._schedule_faults()
+        faults.schedule(self)
         self._until(self.plan.faults_s)
         require(
             self.stats["acked"] >= 0.3 * self.stats["asked"],
@@ -188,49 +187,7 @@ class Swarm:
     def note(self, *what: object) -> None:
         self._trace.update(repr((round(self.now, 6), *what)).encode())
 
-    # Faults
-
-    def _schedule_faults(self) -> None:
-        plan = self.plan
-        for every_s, fault in (
-            (1 / plan.writes_per_s, self._client_request),
-            (plan.crash_every_s, self._crash_one),
-            (plan.cut_every_s, self._cut_one),
-            (plan.link_loss_every_s, self._lose_link),
-            (plan.full_every_s, self._fill_disk),
-            (plan.jump_every_s, self._jump_clock),
-            (plan.restore_every_s, self._restore_one),
-            (plan.pause_every_s, self._pause_one),
-        ):
-            self._repeat(every_s, fault)
-
-    def _repeat(self, every_s: float, fault: Callable[[], None]) -> None:
-        def again() -> None:
-            if self.now < self.plan.faults_s:
-                fault()
-                self.at(self.rng.expovariate(1 / every_s), again)
-
-        self.at(self.rng.expovariate(1 / every_s), again)
-
-    def _crash_one(self) -> None:
-        host = self.rng.choice(list(self.hosts.values()))
-        if host.node is not None:
-            self.crash(host, power=self.rng.random() < 0.7)
-            self.at(self.rng.uniform(0.05, 3.0), lambda: self.boot(host))
-
-    def _pause_one(self) -> None:
-        host = self.rng.choice(list(self.hosts.values()))
-        if host.node is not None and not host.is_paused:
-            self.pause(host)
-            self.at(self.rng.uniform(0.1, 6.0), lambda: self.resume(host))
-
-    def _cut_one(self) -> None:
-        """Between two nodes nothing gets through for a while, or only one way."""
-        one, other = self.rng.sample(sorted(self.hosts), 2)
-        self.stats["cuts"] += 1
-        ways = [(one, other)] if self.rng.random() < 0.3 else [(one, other), (other, one)]
-        self.block(*ways)
-        self.at(self.rng.uniform(0.2, 8.0), lambda: self.unblock(*ways))
+    # Paths
 
     def block(self, *ways: tuple[str, str]) -> None:
         """From now on nothing gets from the first to the second of each pair."""
@@ -254,39 +211,6 @@ class Swarm:
 
     def _can_connect(self, one: str, other: str) -> bool:
         return self.reaches(one, other) and self.reaches(other, one)
-
-    def _lose_link(self) -> None:
-        pipes = sorted({id(p): p for h in self.hosts.values() for p in h.pipes.values()}.values(), key=_ends)
-        if pipes:
-            self.break_pipe(self.rng.choice(pipes), "reset by the network")
-
-    def _fill_disk(self) -> None:
-        host = self.rng.choice(list(self.hosts.values()))
-        host.full = True
-        self.note("full", host.name)
-        self.at(self.rng.uniform(0.1, 2.0), lambda: setattr(host, "full", False))
-
-    def _jump_clock(self) -> None:
-        """Somebody sets a wall clock."""
-        host = self.rng.choice(list(self.hosts.values()))
-        host.skew_ms = self.rng.randint(-self.plan.jump_ms, self.plan.jump_ms)
-        self.note("jump", host.name, host.skew_ms)
-
-    def _restore_one(self) -> None:
-        """A machine is set back to an old copy of its disk; the next copy is taken now.
-
-        Copies of a time when it knew nobody are not used: such a node waits for nobody, by design.
-        """
-        host = self.rng.choice(list(self.hosts.values()))
-        old, host.copy = host.copy, host.disk.copy()
-        if old is None or host.node is None or not old.records(MEMBER_RECORD):
-            return
-        self.crash(host)
-        self.note("restore", host.name)
-        self.stats["restores"] += 1
-        host.disk = old.copy()
-        self.checks.restored(host)
-        self.at(self.rng.uniform(0.05, 2.0), lambda: self.boot(host))
 
     def _calm(self) -> None:
         self.blocked.clear()
@@ -543,7 +467,7 @@ class Swarm:
 
     # Clients
 
-    def _client_request(self) -> None:
+    def client_request(self) -> None:
         host = self.rng.choice(list(self.hosts.values()))
         if host.node is None:
             return
@@ -568,7 +492,3 @@ class Swarm:
             value = self.rng.randbytes(self.plan.value_bytes)
             ttl = self.rng.choice([None, None, None, self.rng.randint(1, 20_000)])
             self.handle(host, Put(answered, "default", key, value, ttl, in_memory=in_memory))
-
-
-def _ends(pipe: Pipe) -> Any:
-    return pipe.ends

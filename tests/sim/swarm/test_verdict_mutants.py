@@ -58,10 +58,11 @@ def silence_kills(patch: pytest.MonkeyPatch) -> None:
     """A silent link is evidence, whatever a probe finds."""
     sound = Observer._watch_link
 
-    def watch(self: Observer, turn: Any, member: Any, up: Any) -> None:
-        sound(self, turn, member, up)
+    def watch(self: Observer, turn: Any, member: Any, up: Any) -> bool:
+        is_new = sound(self, turn, member, up)
         if member.doubt is not None:
             member.doubt = Doubt(member.doubt.words, Evidence.UNREACHABLE, -inf)
+        return is_new
 
     patch.setattr(Observer, "_watch_link", watch)
 
