@@ -108,8 +108,8 @@ REQUEST_ID_BYTES_MIN = 16
 REQUESTS_KEPT_MS = 10 * 60 * 1000
 """How long a request can be repeated: longer than any client retries."""
 
-REQUESTS_KEPT_MAX = 100_000
-"""Results kept for that; beyond it the oldest goes early."""
+REQUEST_ITEMS_KEPT_MAX = 100_000
+"""Versions in the results that are kept for that, some 30 MiB; beyond it the oldest go early."""
 
 TTL_MS_MAX = 100 * 365 * 24 * 3600 * 1000
 """A hundred years: beyond that the caller means for ever."""

@@ -12,8 +12,6 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from . import gossip as gossiping
 from . import invalidation
 from .clock import ClusterTime, HybridClock
@@ -59,8 +57,6 @@ from .inputs import (
 from .invalidation import Invalidation
 from .limits import (
     HEARTBEAT_HEADS_MAX,
-    LINK_FRAMES_BURST_MAX,
-    LINK_FRAMES_PER_S_MAX,
     SEEDS_MAX,
 )
 from .membership import record
@@ -68,22 +64,22 @@ from .membership.invitations import TICKET_RECORD, Invitations
 from .membership.membership import MEMBER_RECORD, Membership
 from .membership.record import Goodbye, Heartbeat, MemberRecord, News
 from .membership.table import decode_member
+from .peerlink import PeerLink
 from .replica import messages as replication
 from .replica.entry import keyspace_id
 from .replica.mending import Mending
 from .replica.messages import Batch, Chunk, Holding, More, Pull
-from .replica.replica import HLC_MARK, LINEAGE_MARK, Page, Replica
+from .replica.replica import HLC_MARK, Page, Replica
 from .replica.serving import Serving
-from .replica.settling import Identity, Settling, fresh_lineage
+from .replica.settling import RUN_MARK, Identity, Settling, fresh_lineage
 from .replica.store import DamagedRow, Origin, Store
 from .replica.sync import Sync
-from .replica.writing import Writing
+from .replica.writing import Writing, damaged_row, storage_full
 from .turn import Held, Say, Turn
-from .types import CommitNumber, Instant, Keys, LinkId, NodeId, Payload
+from .types import CommitNumber, Instant, Keys, LinkId, Payload
 from .wire import hello
 from .wire.envelope import Sealer, Unopened, check_header, check_signature, read_header
 from .wire.fields import Head
-from .wire.hello import Established
 from .wire.registry import Registry, Route, Stream
 
 if TYPE_CHECKING:
@@ -91,28 +87,12 @@ if TYPE_CHECKING:
 
 
 SEED_RECORD = "seed"
-RUN_MARK = "run"
 
 
 def build_registry() -> Registry:
     """Every message of this build."""
     parts = (hello, record, replication, gossiping, invalidation)
     return Registry(route for part in parts for route in part.ROUTES)
-
-
-class Link(msgspec.Struct):
-    """What the node keeps of one authenticated link."""
-
-    id: LinkId
-    established: Established
-    frames_left: float
-    refilled_s: float
-    last_seq: dict[bool, int] = {}
-    """The highest number of each class: bulk waits while control goes ahead, within a class order is kept."""
-
-    @property
-    def peer(self) -> NodeId:
-        return self.established.peer
 
 
 class Node:
@@ -153,7 +133,7 @@ class Node:
         """Why the last commit failed; empty once one has succeeded since."""
         self.lag_ms = 0
         """How late the runtime was lately, told in heartbeats."""
-        self._links: dict[LinkId, Link] = {}
+        self._links: dict[LinkId, PeerLink] = {}
         self._staged = self._settled = CommitNumber(0)
         self._held: deque[tuple[CommitNumber, Held]] = deque()
         self._link_seq = 0
@@ -181,7 +161,7 @@ class Node:
             RevokeTicket: self.invitations.revoke,
             Redeem: self.invitations.redeem,
         }
-        self._messages: dict[type[Payload], Callable[[Turn, Link, Unopened, Any], None]] = {
+        self._messages: dict[type[Payload], Callable[[Turn, PeerLink, Unopened, Any], None]] = {
             MemberRecord: self._on_record,
             Heartbeat: self._on_heartbeat,
             Goodbye: self._on_goodbye,
@@ -358,7 +338,7 @@ class Node:
             self.membership.seed_answered(turn, event.dialled, established.peer)
         kept = self.membership.link_up(turn, event.link, established.peer, established.run, event.dialled)
         if kept:
-            self._links[event.link] = Link(event.link, established, LINK_FRAMES_BURST_MAX, turn.now.mono_s)
+            self._links[event.link] = PeerLink(event.link, established, turn.now.mono_s)
             self.gossip.link_up(turn, event.link)
             self.sync.link_up(turn, event.link, established.peer, known_run)
 
@@ -370,7 +350,7 @@ class Node:
         else:
             turn.cut(link, Fault.STALE_RUN, "this node is known under a later run", later)
 
-    def _on_own_record(self, turn: Turn, link: Link, run: int) -> None:
+    def _on_own_record(self, turn: Turn, link: PeerLink, run: int) -> None:
         """Our own record, which we signed in a later run than this: a clock went back, or the folder did."""
         turn.log("run.outdated", known=str(run), link=str(link.id))
         turn.stage(MarkRow(RUN_MARK, run.to_bytes(8, "big")))
@@ -400,7 +380,7 @@ class Node:
         if link is None:
             return  # it was cut; what it had sent before is void
         try:
-            self._take_quota(link, len(event.envelopes), turn.now.mono_s)
+            link.take_quota(len(event.envelopes), turn.now.mono_s)
             self.membership.heard(turn, link.id)
             for envelope in event.envelopes:
                 self._receive(turn, link, envelope)
@@ -408,11 +388,11 @@ class Node:
             self.refused[fault.fault] += 1
             turn.cut(link.id, fault.fault, fault.detail)
 
-    def _receive(self, turn: Turn, link: Link, envelope: bytes) -> None:
+    def _receive(self, turn: Turn, link: PeerLink, envelope: bytes) -> None:
         """The cheapest refusal first; the signature is the dearest."""
         unopened = read_header(envelope)
         header = unopened.header
-        self._check_version(link, header.v)
+        link.check_version(header.v, self.config)
         check_header(unopened, self._keys.cluster_id)
         route = self.registry.find(header.type, link.established.version)
         if not self._is_news(link, unopened, route):
@@ -426,12 +406,12 @@ class Node:
         if route.stream is Stream.GOSSIP:  # only now: whoever hands on what is faulty is cut off for it
             self.gossip.keep(turn.now, unopened.origin, header.run, header.seq, unopened.frame)
 
-    def _is_news(self, link: Link, unopened: Unopened, route: Route) -> bool:
+    def _is_news(self, link: PeerLink, unopened: Unopened, route: Route) -> bool:
         """Whether a message is worth its signature. Raises RemoteFault when it may not come this way."""
         header = unopened.header
         match route.stream:
             case Stream.LINK:
-                self._check_link_stream(link, unopened, route.bulk)
+                link.check_order(unopened, bulk=route.bulk)
                 return True
             case Stream.RECORD:
                 if unopened.origin == self._keys.node_id:
@@ -442,35 +422,9 @@ class Node:
                     return False  # its record has not come yet: it will be offered again
                 return not self.gossip.has(unopened.origin, header.run, header.seq)
 
-    def _check_version(self, link: Link, version: int) -> None:
-        if version != link.established.version:
-            theirs, ours = link.established.protocol, (self.config.protocol_min, self.config.protocol_max)
-            raise RemoteFault(
-                Fault.UNSUPPORTED_VERSION,
-                f"a message of version {version}: we speak protocol versions {ours[0]} to {ours[1]}, "
-                f"the peer said it speaks {theirs[0]} to {theirs[1]}",
-            )
-
-    def _check_link_stream(self, link: Link, unopened: Unopened, bulk: bool) -> None:
-        header = unopened.header
-        if unopened.origin != link.peer or header.run != link.established.run:
-            raise RemoteFault(Fault.NOT_A_MEMBER, "a message of this link is signed by somebody else")
-        last_seq = link.last_seq.get(bulk, -1)
-        if header.seq <= last_seq:
-            raise RemoteFault(Fault.REPLAYED, f"message {header.seq} after {last_seq}")
-        link.last_seq[bulk] = header.seq
-
-    def _take_quota(self, link: Link, frames: int, now_s: float) -> None:
-        """A token bucket: LINK_FRAMES_PER_S_MAX on the long run, LINK_FRAMES_BURST_MAX at once."""
-        refill = (now_s - link.refilled_s) * LINK_FRAMES_PER_S_MAX
-        link.frames_left = min(LINK_FRAMES_BURST_MAX, link.frames_left + refill) - frames
-        link.refilled_s = now_s
-        if link.frames_left < 0:
-            raise RemoteFault(Fault.QUOTA, f"more than {LINK_FRAMES_PER_S_MAX} messages a second")
-
     # Messages
 
-    def _on_record(self, turn: Turn, link: Link, unopened: Unopened, payload: MemberRecord) -> None:
+    def _on_record(self, turn: Turn, link: PeerLink, unopened: Unopened, payload: MemberRecord) -> None:
         header, origin = unopened.header, unopened.origin
         if origin == self._keys.node_id:
             self._on_own_record(turn, link, header.run)
@@ -479,7 +433,7 @@ class Node:
         if self.replica.void(origin, payload.voided):
             self.sync.audit(turn)
 
-    def _on_heartbeat(self, turn: Turn, link: Link, _: Unopened, beat: Heartbeat) -> None:
+    def _on_heartbeat(self, turn: Turn, link: PeerLink, _: Unopened, beat: Heartbeat) -> None:
         round_trip_ms = self.membership.on_heartbeat(turn, link.id, link.peer, beat)
         if round_trip_ms is not None:
             self.time.measured(link.peer, round_trip_ms, beat.steady_ms, turn.now)
@@ -488,15 +442,15 @@ class Node:
         self.writing.tick(turn)
         self._go_when_handed_over(turn)
 
-    def _on_goodbye(self, turn: Turn, link: Link, _: Unopened, goodbye: Goodbye) -> None:
+    def _on_goodbye(self, turn: Turn, link: PeerLink, _: Unopened, goodbye: Goodbye) -> None:
         self.membership.on_goodbye(turn, link.peer, goodbye)
 
-    def _on_pull(self, turn: Turn, link: Link, _: Unopened, pull: Pull) -> None:
+    def _on_pull(self, turn: Turn, link: PeerLink, _: Unopened, pull: Pull) -> None:
         self.settling.on_pull(turn, pull)
         self.sync.announced(turn, link.id, pull.vector)
         self.serving.on_pull(turn, link.id, pull)
 
-    def _on_batch(self, turn: Turn, link: Link, unopened: Unopened, batch: Batch) -> None:
+    def _on_batch(self, turn: Turn, link: PeerLink, unopened: Unopened, batch: Batch) -> None:
         if batch.last < batch.first or any(not batch.first <= row.seq <= batch.last for row in batch.rows):
             raise RemoteFault(Fault.MALFORMED, "a batch with rows outside its range")
         author = unopened.origin
@@ -505,11 +459,11 @@ class Node:
         elif batch.confirm and link.peer == author:
             turn.say_after_commit((link.id,), Holding([(author, batch.lineage, batch.last)]))
 
-    def _on_holding(self, turn: Turn, link: Link, _: Unopened, holding: Holding) -> None:
+    def _on_holding(self, turn: Turn, link: PeerLink, _: Unopened, holding: Holding) -> None:
         self.sync.announced(turn, link.id, holding.heads)
         self.writing.check(turn)
 
-    def _on_invalidation(self, turn: Turn, _: Link, unopened: Unopened, stale: Invalidation) -> None:
+    def _on_invalidation(self, turn: Turn, _: PeerLink, unopened: Unopened, stale: Invalidation) -> None:
         turn.do(Invalidated(unopened.origin, stale.subject, stale.is_glob))
 
     # Local requests
@@ -542,28 +496,3 @@ class Node:
         if not lacking or turn.now.mono_s >= self._handover_until_s:
             self._handover_until_s = float("inf")
             self.membership.leave(turn, self._leaving.goodbye_s)
-
-
-def next_identity(store: Store, wall_ms: int) -> tuple[Identity, tuple[MarkRow, ...]]:
-    """The numbers of the next run, and the rows that must be durable before anything is said under them."""
-    previous = int.from_bytes(store.mark(RUN_MARK) or b"", "big")
-    run = max(previous + 1, wall_ms)
-    stored = store.mark(LINEAGE_MARK)
-    lineage = int.from_bytes(stored, "big") if stored is not None else run
-    rows = (MarkRow(RUN_MARK, run.to_bytes(8, "big")), MarkRow(LINEAGE_MARK, lineage.to_bytes(8, "big")))
-    return Identity(run, previous, lineage), rows
-
-
-def storage_full(why: str) -> Refused:
-    return Refused(
-        "storage_full",
-        f"nothing was written: {why}",
-        "free space on the daemon's disk, then try again; reads and membership go on",
-        retryable=True,
-    )
-
-
-def damaged_row(damaged: DamagedRow) -> Refused:
-    return Refused(
-        "internal", f"the stored entry is damaged: {damaged}", "write the key again, or ask another member"
-    )

@@ -27,8 +27,8 @@ from protocol.errors import Fault, Refused, RemoteFault
 from protocol.identity.keys import Ed25519Keys
 from protocol.identity.tickets import JoinChallenge, JoinGranted, JoinRequest
 from protocol.inputs import Leave, Redeem, Start
-from protocol.node import Node, next_identity
-from protocol.replica.settling import Identity
+from protocol.node import Node
+from protocol.replica.settling import Identity, next_identity
 from protocol.types import CommitNumber, NodeId, node_text
 
 from ..limits import CLOSE_WAIT_S, FIRST_SYNC_S

@@ -17,15 +17,18 @@ import msgspec
 
 from ..clock import ClusterTime
 from ..config import Config
+from ..effects import MarkRow
 from ..turn import Turn
 from ..types import Instant
 from .messages import Pull
-from .replica import Replica
+from .replica import LINEAGE_MARK, Replica
+from .store import Store
 
 if TYPE_CHECKING:
     from random import Random
 
 
+RUN_MARK = "run"
 LINEAGE_RANDOM_BITS = 20
 
 
@@ -41,9 +44,19 @@ class Identity(msgspec.Struct, frozen=True):
     lineage: int
 
 
-def fresh_lineage(run: int, random: Random) -> int:
+def next_identity(store: Store, wall_ms: int) -> tuple[Identity, tuple[MarkRow, ...]]:
+    """The numbers of the next run, and the rows that must be durable before anything is said under them."""
+    previous = int.from_bytes(store.mark(RUN_MARK) or b"", "big")
+    run = max(previous + 1, wall_ms)
+    stored = store.mark(LINEAGE_MARK)
+    lineage = int.from_bytes(stored, "big") if stored is not None else run
+    rows = (MarkRow(RUN_MARK, run.to_bytes(8, "big")), MarkRow(LINEAGE_MARK, lineage.to_bytes(8, "big")))
+    return Identity(run, previous, lineage), rows
+
+
+def fresh_lineage(run: int, chance: Random) -> int:
     """A lineage that this node never had, also before its folder was set back: numbers that rise could meet again."""
-    return (run << LINEAGE_RANDOM_BITS) + random.getrandbits(LINEAGE_RANDOM_BITS)
+    return (run << LINEAGE_RANDOM_BITS) + chance.getrandbits(LINEAGE_RANDOM_BITS)
 
 
 class Settling:

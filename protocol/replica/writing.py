@@ -23,7 +23,7 @@ from ..inputs import Delete, Nothing, Put, PutMany, Written
 from ..limits import (
     KEY_BYTES_MAX,
     REQUEST_ID_BYTES_MIN,
-    REQUESTS_KEPT_MAX,
+    REQUEST_ITEMS_KEPT_MAX,
     REQUESTS_KEPT_MS,
     TTL_MS_MAX,
     VALUE_BYTES_MAX,
@@ -34,7 +34,7 @@ from ..types import Instant
 from .entry import keyspace_id
 from .replica import Replica
 from .settling import Settling
-from .store import Slot, Store
+from .store import DamagedRow, Slot, Store
 from .sync import Sync
 
 REQUEST_RECORD = "request"
@@ -75,6 +75,7 @@ class Writing:
         decode = msgspec.msgpack.Decoder(Result).decode
         stored = {request: decode(result) for request, result in store.records(REQUEST_RECORD).items()}
         self._results = OrderedDict(sorted(stored.items(), key=lambda item: item[1].at_ms))
+        self._kept_items = sum(len(result.entries) for result in stored.values())
         self._unsettled: deque[Write] = deque()
         self._staged_requests: list[bytes] = []
         self._waiting: list[Waiting] = []
@@ -126,7 +127,8 @@ class Writing:
     def failed(self, turn: Turn, refusal: Refused) -> None:
         """Nothing of what is staged was stored."""
         for request in self._staged_requests:
-            self._results.pop(request, None)
+            lost_result = self._results.pop(request, None)
+            self._kept_items -= len(lost_result.entries) if lost_result is not None else 0
         self._staged_requests.clear()
         lost = [write for write in self._waiting if not self._replica.is_durable(write.outcome.entries[-1])]
         self._waiting = [write for write in self._waiting if write not in lost]
@@ -189,15 +191,17 @@ class Writing:
         if request is None:
             return
         while self._results and self._is_old(next(iter(self._results.values())), turn.now):
-            oldest, _ = self._results.popitem(last=False)
+            oldest, dropped = self._results.popitem(last=False)
+            self._kept_items -= len(dropped.entries)
             turn.stage(RecordRow(REQUEST_RECORD, oldest, None))
         bare = tuple(msgspec.structs.replace(entry, value=None) for entry in entries)
         result = self._results[request] = Result(turn.now.wall_ms, bare)
+        self._kept_items += len(bare)
         self._staged_requests.append(request)
         turn.stage(RecordRow(REQUEST_RECORD, request, msgspec.msgpack.encode(result)))
 
     def _is_old(self, result: Result, now: Instant) -> bool:
-        return len(self._results) >= REQUESTS_KEPT_MAX or now.wall_ms - result.at_ms > REQUESTS_KEPT_MS
+        return self._kept_items >= REQUEST_ITEMS_KEPT_MAX or now.wall_ms - result.at_ms > REQUESTS_KEPT_MS
 
 
 def keys_of(write: Write) -> list[bytes]:
@@ -245,4 +249,19 @@ def too_few_members(peers: int, acks: int) -> Refused:
         f"nothing was written: {acks} acks were asked for, and {peers} other members are linked",
         "ask for fewer acks, or look at: peernode members",
         retryable=True,
+    )
+
+
+def storage_full(why: str) -> Refused:
+    return Refused(
+        "storage_full",
+        f"nothing was written: {why}",
+        "free space on the daemon's disk, then try again; reads and membership go on",
+        retryable=True,
+    )
+
+
+def damaged_row(damaged: DamagedRow) -> Refused:
+    return Refused(
+        "internal", f"the stored entry is damaged: {damaged}", "write the key again, or ask another member"
     )

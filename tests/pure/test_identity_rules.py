@@ -5,9 +5,8 @@ from __future__ import annotations
 from protocol.effects import Disconnect, Effect, Halt, MarkRow, Stage, StartAgain
 from protocol.errors import Fault
 from protocol.inputs import Put
-from protocol.node import RUN_MARK, next_identity
 from protocol.replica.replica import LINEAGE_MARK
-from protocol.replica.settling import Identity
+from protocol.replica.settling import RUN_MARK, Identity, next_identity
 
 from ..sim.swarm.fakes import Disk
 from .rig import EPOCH_MS, Peer, Rig, of, said

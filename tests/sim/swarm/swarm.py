@@ -50,7 +50,8 @@ from protocol.inputs import (
     Written,
 )
 from protocol.membership.table import State
-from protocol.node import Node, next_identity
+from protocol.node import Node
+from protocol.replica.settling import next_identity
 from protocol.types import Instant, LinkId
 from protocol.wire.frames import HEADER
 from protocol.wire.hello import Established
