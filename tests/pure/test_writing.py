@@ -12,7 +12,7 @@ from protocol.inputs import Delete, Nothing, Put, PutMany, Written
 from protocol.limits import (
     KEY_BYTES_MAX,
     REQUEST_ID_BYTES_MIN,
-    REQUESTS_KEPT_MAX,
+    REQUEST_ITEMS_KEPT_MAX,
     REQUESTS_KEPT_MS,
     TTL_MS_MAX,
     VALUE_BYTES_MAX,
@@ -294,19 +294,20 @@ def test_answers_are_kept_for_a_while() -> None:
     assert staged(rig.handle(put(request_id=REQUEST))) != []
 
 
-def test_the_number_of_answers_is_bounded() -> None:
-    """The oldest goes early, also after a restart."""
+def test_what_is_kept_of_answers_is_bounded() -> None:
+    """In versions, of which an answer may have many: the oldest goes early."""
     rig = linked()
-    now_ms = rig.now.wall_ms
-    fresh = {b"%16d" % n: Result(now_ms, ()) for n in range(1, REQUESTS_KEPT_MAX)}
-    rig.node.writing._results.update({b"oldest".rjust(16): Result(now_ms, ())} | fresh)
+    writing, entry = rig.node.writing, Entry(1, b"k", 1, rig.keys.node_id, 1, 1, None)
+    oldest = Result(rig.now.wall_ms, (entry,) * REQUEST_ITEMS_KEPT_MAX)
+    writing._results[b"oldest".rjust(16)] = oldest
+    writing._kept_items = len(oldest.entries)
     effects = rig.handle(put(request_id=REQUEST))
     records = [row for stage in of(effects, Stage) for row in stage.rows if isinstance(row, RecordRow)]
     assert [(row.key, row.value is None) for row in records] == [
         (b"oldest".rjust(16), True),
         (REQUEST, False),
     ]
-    assert len(rig.node.writing._results) == REQUESTS_KEPT_MAX
+    assert (list(writing._results), writing._kept_items) == ([REQUEST], 1)
 
 
 # All or nothing
