@@ -24,7 +24,7 @@ PRINT_TRACE = "from tests.sim.swarm.swarm import Swarm; print(Swarm(7).run())"
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     given, count = metafunc.config.getoption("--swarm-seed"), metafunc.config.getoption("--swarm-seeds")
     many = sorted({*range(count), *REGRESSIONS})
-    for fixture, seeds in (("swarm_seed", many), ("wrong_clock_seed", range(count // 3))):
+    for fixture, seeds in (("swarm_seed", many), ("wrong_clock_seed", range(max(20, count // 10)))):
         if fixture in metafunc.fixturenames:
             metafunc.parametrize(fixture, seeds if given is None else [given])
 
