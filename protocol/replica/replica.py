@@ -173,11 +173,12 @@ class Replica:
 
     def reserve(self, turn: Turn) -> None:
         """Have a block of numbers and stamps ahead, durably: staged when half of the last one is used."""
-        block = self._reserved
+        block, time_ms = self._reserved, self._clock.time.time_ms(turn.now)
         is_ample = block.lineage == self.me[1] and block.seq >= self._next_seq + RESERVED_SEQS // 2
-        if is_ample and block.hlc >= self._clock.last + (RESERVED_MS << COUNTER_BITS) // 2:
+        if is_ample and block.hlc >= (time_ms + RESERVED_MS // 2) << COUNTER_BITS:
             return
-        hlc = self._clock.last + (RESERVED_MS << COUNTER_BITS)
+        # From the clock, not from the last stamp: quick restarts would add up to a stamp that peers hold back.
+        hlc = max((time_ms + RESERVED_MS) << COUNTER_BITS, self._clock.last + RESERVED_SEQS)
         self._reserved = Block(self.me[1], self._next_seq + RESERVED_SEQS, hlc)
         self._commit_of(turn).reserved = self._reserved
         turn.stage(MarkRow(RESERVED_MARK, msgspec.msgpack.encode(self._reserved)))

@@ -195,6 +195,8 @@ class Writing:
             self._kept_items -= len(dropped.entries)
             turn.stage(RecordRow(REQUEST_RECORD, oldest, None))
         bare = tuple(msgspec.structs.replace(entry, value=None) for entry in entries)
+        replaced = self._results.pop(request, Result(0, ()))  # one id may be used for other keys
+        self._kept_items -= len(replaced.entries)
         result = self._results[request] = Result(turn.now.wall_ms, bare)
         self._kept_items += len(bare)
         self._staged_requests.append(request)

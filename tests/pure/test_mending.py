@@ -228,6 +228,24 @@ def test_what_a_void_entry_superseded_comes_back_from_those_who_hold_it() -> Non
     assert as_heads(rig.node.replica.vector) == vector
 
 
+def test_an_audit_whose_commit_failed_is_repeated() -> None:
+    """Nobody announces what it should have brought."""
+    rig = meet(Rig().start(), B)
+    now = EPOCH_MS + int(rig.now_s * 1000) << COUNTER_BITS
+    effects = rig.receive(B, B.announces(1, voided=[(LINEAGE, now)]))
+    rig.commit()
+    (pull,) = payloads(effects, Pull)
+    assert isinstance(pull, Pull)
+    group = Group(C.node_id, OTHER_LINEAGE, [Row(1, KEYSPACE, b"k", now + 1, b"v")])
+    rig.receive(B, B.says(Chunk(pull.session, 0, 1, [group], [], None, True)))
+    rig.fail()
+    (pull,) = payloads(rig.wait(5.1), Pull)
+    assert isinstance(pull, Pull) and pull.above == 0
+    effects = rig.receive(B, B.says(Chunk(pull.session, 0, 1, [], [], None, True)))
+    (pull,) = payloads(effects + rig.commit(), Pull)
+    assert isinstance(pull, Pull) and pull.above == now
+
+
 def value(rig: Rig) -> bytes | None:
     found = rig.node.get("default", b"k", rig.now)
     return found.value if isinstance(found, Entry) else None

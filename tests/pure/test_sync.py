@@ -166,23 +166,32 @@ def test_an_announced_head_is_pulled_when_gossip_does_not_bring_it() -> None:
 
 
 def test_a_batch_whose_commit_failed_is_pulled() -> None:
-    """Also when its head was announced while it was staged, and never again."""
+    """Also when its head was announced while it was staged, and never again: a tick does not take it for held."""
     rig = linked(B)
     rig.receive(B, B.says(Batch(LINEAGE, 1, 1, [ROW])), beat(B, HEAD))
+    rig.now_s += 0.1
+    rig.handle(Tick())
     rig.fail()
     assert pulls(rig.wait(1.0)) == [pull(2)]
 
 
 def test_a_session_whose_commit_failed_begins_anew() -> None:
-    """A tick between staging and failing must not take the staged head for a held one."""
-    rig = linked(B)
-    rig.receive(B, beat(B, HEAD))
-    assert pulls(rig.wait(0.6)) == [pull(2)]
-    rig.receive(B, last(B, 2, GROUP, cut=[HEAD]))
-    rig.now_s += 0.1
-    rig.handle(Tick())
-    rig.fail()
-    assert pulls(rig.wait(6.0)) == [pull(3)]
+    """Soon for a head that it had brought; else when all peers are asked once more, a little later."""
+    for chunk, wait_s in ((last, 0.6), (first, 5.1)):
+        rig = Rig().start()
+        rig.join(B)
+        rig.receive(B, chunk(B, 1, GROUP, cut=[HEAD]))
+        rig.fail()
+        assert pulls(rig.wait(wait_s)) == [pull(2)]
+
+
+def test_a_session_that_is_not_durable_yet_keeps_the_next_one_waiting() -> None:
+    """Else that would ask for everything once more."""
+    rig = Rig().start()
+    rig.join(B)
+    assert pulls(rig.join(C)) == []
+    assert pulls(rig.receive(B, last(B, 1, GROUP, cut=[HEAD]))) == []
+    assert pulls(rig.commit()) == [pull(2, HEAD)]
 
 
 def test_a_chunk_out_of_order_ends_the_link() -> None:
