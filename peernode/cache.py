@@ -5,10 +5,10 @@ It decides what stays. An entry is never served at or after its expiry, and neve
 recently. Nothing here is replicated or survives a restart. Time is an argument, in seconds of the monotonic clock,
 so that no change of the wall clock moves an expiry.
 
-The work of one call is bounded, which is why cachetools does not do here: it drops all that has expired at once.
-Expired entries wait in buckets of one second, from which `sweep` takes some at a time. The keys are kept in order
-too, so that a glob costs only the keys under its literal prefix; and keys that globs look at are rationed: when
-they come faster than that, the cache is emptied instead of searched.
+The work of one call is bounded: what has expired is not dropped all at once. Expired entries wait in buckets of one
+second, from which `sweep` takes some at a time. The keys are kept in order too, so that a glob costs only the keys
+under its literal prefix; and keys that globs look at are rationed: when they come faster than that, the cache is
+emptied instead of searched.
 """
 
 from __future__ import annotations

@@ -110,8 +110,6 @@ class PutMany(msgspec.Struct, frozen=True):
     acks_wait_ms: int = ACKS_WAIT_MS
     request_id: bytes | None = None
 
-    if_version: None = None
-
 
 class Delete(msgspec.Struct, frozen=True):
     """Answered by `Written`, `Nothing` or `Refused`."""

@@ -30,7 +30,7 @@ class Invalidation(Payload, frozen=True):
     is_glob: bool
 
 
-ROUTES = (Route(30, Invalidation, Stream.GOSSIP, stateless=True, bulk=True),)
+ROUTES = (Route(30, Invalidation, Stream.GOSSIP, bulk=True),)
 
 TOKEN = re.compile(rb"(\*+|\?)|\\?(.)", re.DOTALL)
 """Wildcards, or one byte that stands for itself, with or without a backslash in front."""

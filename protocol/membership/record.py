@@ -108,6 +108,6 @@ class Goodbye(Payload, frozen=True):
 
 ROUTES = (
     Route(10, MemberRecord, Stream.RECORD),
-    Route(11, Heartbeat, Stream.LINK, stateless=True),
-    Route(12, Goodbye, Stream.LINK, stateless=True),
+    Route(11, Heartbeat, Stream.LINK),
+    Route(12, Goodbye, Stream.LINK),
 )

@@ -144,9 +144,7 @@ class Writing:
     def _carry_out(self, turn: Turn, write: Write) -> None:
         time_ms = self._time.time_ms(turn.now)
         slots = [(keyspace_id(write.keyspace), key) for key in keys_of(write)]
-        refusal = check_write(write) or self._replica.refuse(
-            slots[0], write.if_version, isinstance(write, Put) and write.if_absent, time_ms
-        )
+        refusal = check_write(write) or self._replica.refuse(slots[0], *conditions_of(write), time_ms)
         known = self._results.get(write.request_id) if write.request_id else None
         if known is not None and [(e.keyspace, e.key) for e in known.entries] == slots:
             self._answer(turn, write, Written(known.entries))
@@ -208,6 +206,17 @@ class Writing:
 
 def keys_of(write: Write) -> list[bytes]:
     return [item[0] for item in write.items] if isinstance(write, PutMany) else [write.key]
+
+
+def conditions_of(write: Write) -> tuple[str | None, bool]:
+    """`if_version` and `if_absent`; a batch has no conditions."""
+    match write:
+        case Put():
+            return write.if_version, write.if_absent
+        case Delete():
+            return write.if_version, False
+        case PutMany():
+            return None, False
 
 
 def check_write(write: Write) -> Refused | None:

@@ -69,7 +69,7 @@ class Established(msgspec.Struct, frozen=True):
     probe: bool
 
 
-ROUTES = (Route(1, Confirm, Stream.LINK, stateless=True),)
+ROUTES = (Route(1, Confirm, Stream.LINK),)
 
 _encode = msgspec.msgpack.encode
 _signed = msgspec.msgpack.Decoder(Signed)

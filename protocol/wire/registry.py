@@ -30,8 +30,6 @@ class Route(msgspec.Struct, frozen=True):
     payload: type[Payload]
     stream: Stream
     since: int = 1
-    stateless: bool = False
-    """May leave before a commit: it speaks of the last durable state only."""
     bulk: bool = False
     """May be shed when a link is full."""
 
