@@ -100,7 +100,7 @@ async def run(options: RunOptions, world: World) -> bool:
         keys = Ed25519Keys(folder.node_key(b""), folder.grant())
         local_path = (options.socket or registry.socket_path(path)).absolute()
         setup = Setup(folder, keys, name, address, listener, open_socket(local_path), str(local_path), seeds)
-        setup.tags, setup.faults = options.tags, faults
+        setup.tags, setup.votes, setup.faults = options.tags, options.votes, faults
         registration = registry.Registration(
             pid=os.getpid(),
             started=registry.process_started(os.getpid()) or "unknown",
