@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from protocol.errors import Refused
 from protocol.inputs import Delete, Put, Written
-from protocol.limits import STAGED_BYTES_MAX, VALUE_BYTES_MAX
 from protocol.keyspaces import DEFAULT_KEYSPACE, define
+from protocol.limits import STAGED_BYTES_MAX, VALUE_BYTES_MAX
 from protocol.replica.entry import Row
 from protocol.replica.messages import Batch
 from protocol.replica.sync import Pull
