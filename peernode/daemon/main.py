@@ -20,6 +20,7 @@ import trio
 
 from protocol.identity.keys import Ed25519Keys
 from protocol.limits import NAME_CHARS_MAX, TAG_CHARS_MAX, TAGS_MAX
+from protocol.replica.store import DamagedRow
 from protocol.types import NodeId, node_text
 
 from .. import registry
@@ -65,6 +66,12 @@ def run_daemon(options: RunOptions) -> int:
             return 1
         if isinstance(error, KeyboardInterrupt):
             return 130
+        if isinstance(error, DamagedRow):
+            say(
+                f"error: the store is damaged: {error}",
+                "hint: move the folder away and join again as a new node",
+            )
+            return 1
         if isinstance(error, DatabaseError | OSError | StorageFull):
             say(f"error: the daemon had to stop: {error}")
             return 1
