@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import islice
 from typing import Annotated
 
 import msgspec
@@ -30,6 +31,9 @@ SYSTEM_KEYSPACE = 0
 
 STORE_ID_BYTES = 16
 ID_BYTES = 8
+
+CONFLICT_IDS_SHOWN = 4
+"""More is no help to anybody, and any member can make more."""
 
 FIRST_EPOCH = 1
 """Of the voters that a definition names."""
@@ -105,7 +109,7 @@ class Keyspaces:
             named[key] = self._by_id[new.id] = new
         self._meanings.pop(name, None)
         if named:
-            self._meanings[name] = _meaning(list(named.values()))
+            self._meanings[name] = _meaning(named)
         else:
             del self._named[name]
 
@@ -213,22 +217,21 @@ def _key(name: str, keyspace: int) -> bytes:
     return name.encode() + b"\0" + keyspace.to_bytes(ID_BYTES, "big")
 
 
-def _meaning(definitions: list[Definition]) -> Definition | Refused:
+def _meaning(named: dict[bytes, Definition]) -> Definition | Refused:
     """What a name with these definitions means."""
-    if len(definitions) > 1:
-        name = definitions[0].name
-        ids = " and ".join(sorted(id_text(definition.id) for definition in definitions))
+    first, *more = islice(named.values(), CONFLICT_IDS_SHOWN)
+    if more:
+        ids = ", ".join(sorted(id_text(definition.id) for definition in (first, *more)))
         return Refused(
             "conflict",
-            f"the keyspace {name!r} was created more than once, differently: {ids}",
-            f"peernode keyspace ls shows them; drop all but one: peernode keyspace drop {name} --id ID",
+            f"the keyspace {first.name!r} was created {len(named)} times, differently: {ids}",
+            f"peernode keyspace ls shows them; drop all but one: peernode keyspace drop {first.name} --id ID",
         )
-    (definition,) = definitions
-    if definition.policy not in POLICIES:
+    if first.policy not in POLICIES:
         known = ", ".join(POLICIES)
         return Refused(
             "unsupported_version",
-            f"the keyspace {definition.name!r} has the policy {definition.policy!r}; this node knows {known}",
+            f"the keyspace {first.name!r} has the policy {first.policy!r}; this node knows {known}",
             "run a newer version here, or ask another member",
         )
-    return definition
+    return first

@@ -129,7 +129,8 @@ class Defining:
 def check_policy(policy: str, voters: tuple[str, ...]) -> Refused | None:
     known = POLICIES.get(policy)
     if known is None:
-        return Refused("invalid", f"there is no policy {policy!r}", f"one of: {', '.join(POLICIES)}")
+        choice = "; ".join(f"{name}: {one.about}" for name, one in POLICIES.items())
+        return Refused("invalid", f"there is no policy {policy!r}", choice)
     if voters and not known.has_voters:
         return Refused("invalid", f"the policy {policy} has no voters", "leave them out")
     return None

@@ -160,6 +160,15 @@ def test_a_name_with_two_definitions_means_neither_until_one_is_dropped(dropped:
     assert keyspaces.resolve("bank") == left
 
 
+def test_a_name_with_very_many_definitions_is_refused_in_few_words() -> None:
+    """Any member can make them."""
+    keyspaces = table(*(define("bank", COORDINATED, [voter]) for voter in VOTERS))
+    meaning = keyspaces.resolve("bank")
+    assert isinstance(meaning, Refused)
+    assert f"{len(VOTERS)} times" in meaning.message
+    assert len(meaning.message) < 200
+
+
 def test_a_policy_of_a_later_version_is_not_taken_for_another() -> None:
     """It is known by its hash and kept; only what it means is not known here."""
     key, value = stored("later", "fww", {"more": [1]})
