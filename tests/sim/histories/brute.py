@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import TypeVar
 
 from .history import (
@@ -24,27 +25,31 @@ Apply = Callable[[Operation, S], S | None]
 """The state after an operation, or None if it cannot have had its result."""
 
 
-def is_linearizable(history: History) -> bool:
-    """Of registers, all keys together."""
-    return has_order(history, apply_register, frozenset[tuple[str, Value]]())
+def is_linearizable(history: History, until_ns: float = inf) -> bool:
+    """Of registers, all keys together; what ends later than that may be left out."""
+    return has_order(history, apply_register, frozenset[tuple[str, Value]](), until_ns=until_ns)
 
 
 def is_serializable(history: History, *, is_strict: bool = True) -> bool:
     """Of transactions over lists."""
-    return has_order(history, apply_transaction, frozenset[tuple[str, tuple[int, ...]]](), is_strict)
+    return has_order(
+        history, apply_transaction, frozenset[tuple[str, tuple[int, ...]]](), is_strict=is_strict
+    )
 
 
-def has_order(history: History, apply: Apply[S], state: S, is_strict: bool = True) -> bool:
+def has_order(
+    history: History, apply: Apply[S], state: S, *, is_strict: bool = True, until_ns: float = inf
+) -> bool:
     """Whether all that is ok, and any of what is unknown, can be done one by one."""
     left = tuple(operation for operation in history if operation.outcome is not Outcome.FAIL)
-    if all(operation.outcome is Outcome.UNKNOWN for operation in left):
+    if all(operation.outcome is Outcome.UNKNOWN or operation.end_ns > until_ns for operation in left):
         return True
     for operation in left:
         rest = tuple(other for other in left if other is not operation)
         if is_strict and any(ended_before(other, operation) for other in rest):
             continue
         after = apply(operation, state)
-        if after is not None and has_order(rest, apply, after, is_strict):
+        if after is not None and has_order(rest, apply, after, is_strict=is_strict, until_ns=until_ns):
             return True
     return False
 

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from .appends import check_appends
-from .brute import is_linearizable, is_serializable
+from .brute import apply_register, is_linearizable, is_serializable
 from .history import (
     Action,
     Append,
@@ -24,7 +24,7 @@ from .history import (
     in_order,
     print_history,
 )
-from .registers import Linearizable, check_registers
+from .registers import Linearizable, NotLinearizable, check_registers, register
 
 REGISTER_HISTORIES = 4000
 LIST_HISTORIES = 4000
@@ -41,6 +41,34 @@ def test_registers_agree_with_all_orders() -> None:
     assert 0.2 < sum(found) / len(found) < 0.8
 
 
+def test_what_is_told_of_a_violation_is_so() -> None:
+    """The prefix is an order of all that ended before the operation that is stuck, and no order goes further."""
+    violations = 0
+    for seed in range(REGISTER_HISTORIES):
+        history = register_history(Random(f"registers {seed}"))
+        verdict = check_registers(history)
+        if isinstance(verdict, NotLinearizable):
+            violations += 1
+            one_key = tuple(one for one in history if register(one).key == verdict.key)
+            ended = [
+                one for one in one_key if one.outcome is Outcome.OK and one.end_ns < verdict.stuck.end_ns
+            ]
+            assert all(one in verdict.prefix for one in ended), told(seed, history, verdict)
+            assert value_after_all(verdict) == verdict.value, told(seed, history, verdict)
+            assert not is_linearizable(one_key, verdict.stuck.end_ns), told(seed, history, verdict)
+    assert violations > REGISTER_HISTORIES / 10
+
+
+def value_after_all(verdict: NotLinearizable) -> Value:
+    """Of the prefix, each operation of which has its result."""
+    state = frozenset[tuple[str, Value]]()
+    for operation in verdict.prefix:
+        after = apply_register(operation, state)
+        assert after is not None, verdict
+        state = after
+    return dict(state).get(verdict.key)
+
+
 @pytest.mark.parametrize("is_strict", [True, False])
 def test_lists_agree_with_all_orders(is_strict: bool) -> None:
     """No anomaly is told exactly if there is a serial order, in real time or without; neither answer is rare."""
@@ -54,8 +82,8 @@ def test_lists_agree_with_all_orders(is_strict: bool) -> None:
     assert 0.2 < sum(found) / len(found) < 0.8
 
 
-def told(seed: int, history: History, *anomalies: object) -> str:
-    return "\n".join([f"seed {seed}", print_history(history), *map(str, anomalies)])
+def told(seed: int, history: History, *details: object) -> str:
+    return "\n".join([f"seed {seed}", print_history(history), *map(str, details)])
 
 
 def moments(random: Random, count: int) -> list[tuple[int, int]]:
