@@ -25,7 +25,7 @@ from typing import assert_never
 
 import msgspec
 
-from .history import CompareAndSet, Delete, History, Operation, Outcome, Read, Value, Write
+from .history import CompareAndSet, Delete, History, Operation, Outcome, Read, Value, Write, in_order
 
 STATES_MAX = 200_000
 """Some seconds and some hundred megabytes; usual histories of 500 operations need a few hundred."""
@@ -70,7 +70,7 @@ Verdict = Linearizable | NotLinearizable | GaveUp
 def check_registers(history: History, states_max: int = STATES_MAX) -> Verdict:
     """The first violation of any key; else `GaveUp` if one key needs more states than that; else `Linearizable`."""
     states, gave_up = 0, None
-    for key, operations in by_key(history).items():
+    for key, operations in by_key(in_order(history)).items():
         match Search(key, operations).run(states_max):
             case NotLinearizable() as violation:
                 return violation
@@ -101,11 +101,12 @@ class Search:
         self.actions = [register(operation) for operation in self.operations]
         self.known = len(known)
         self.all_known = (1 << self.known) - 1
-        self.effects: dict[Register, list[int]] = {}
-        """Unknown operations that would do the same, by beginning: of these the earliest is always as good."""
-        for index in range(self.known, len(self.operations)):
-            if not isinstance(self.actions[index], Read):
-                self.effects.setdefault(self.actions[index], []).append(index)
+        self.effects: dict[Value, dict[Write | CompareAndSet, list[int]]] = {}
+        """By the value they leave, unknown operations that do the same: the earliest is always as good."""
+        for index, action in enumerate(self.actions[self.known :], self.known):
+            if not isinstance(action, Read):
+                new = action.value if isinstance(action, Write) else action.new
+                self.effects.setdefault(new, {}).setdefault(action, []).append(index)
 
     def run(self, states_max: int) -> Verdict:
         start, placed = self._settled((0, None), ())
@@ -172,9 +173,10 @@ class Search:
             case Read(_, wanted) | CompareAndSet(_, wanted, _, True):
                 yield from self._chains_to(wanted, mask, value, before_ns, (wanted,))
             case CompareAndSet(_, unwanted):
-                for effect, index in self._open_effects(mask, before_ns):
-                    if fits(effect, value) and value_after(effect, value) != unwanted:
-                        yield (index,)
+                for new in [value for value in self.effects if value != unwanted]:
+                    for effect, index in self._open_effects(new, mask, before_ns):
+                        if fits(effect, value):
+                            yield (index,)
 
     def _chains_to(
         self, wanted: Value, mask: int, value: Value, before_ns: int, seen: tuple[Value, ...]
@@ -183,19 +185,18 @@ class Search:
         if wanted == value:
             yield ()
             return
-        for effect, index in self._open_effects(mask, before_ns):
-            match effect:
-                case Write(_, new) | CompareAndSet(_, _, new) if new != wanted:
-                    continue
-                case CompareAndSet(_, expected) if expected != value:
-                    if expected not in seen:
-                        for chain in self._chains_to(expected, mask, value, before_ns, (*seen, expected)):
-                            yield (*chain, index)
-                case _:
-                    yield (index,)
+        for effect, index in self._open_effects(wanted, mask, before_ns):
+            if fits(effect, value):
+                yield (index,)
+            elif isinstance(effect, CompareAndSet) and effect.expected not in seen:
+                way = (*seen, effect.expected)
+                for chain in self._chains_to(effect.expected, mask, value, before_ns, way):
+                    yield (*chain, index)
 
-    def _open_effects(self, mask: int, before_ns: int) -> Iterator[tuple[Register, int]]:
-        for effect, indexes in self.effects.items():
+    def _open_effects(
+        self, new: Value, mask: int, before_ns: int
+    ) -> Iterator[tuple[Write | CompareAndSet, int]]:
+        for effect, indexes in self.effects.get(new, {}).items():
             index = next((index for index in indexes if not mask >> index & 1), None)
             if index is not None and self.operations[index].begin_ns <= before_ns:
                 yield effect, index
