@@ -28,7 +28,7 @@ import msgspec
 from .history import CompareAndSet, Delete, History, Operation, Outcome, Read, Value, Write, in_order
 
 STATES_MAX = 200_000
-"""Some seconds and some hundred megabytes; usual histories of 500 operations need a few hundred."""
+"""Some seconds and a hundred megabytes; usual histories of 500 operations need a few hundred."""
 
 Register = Read | Write | CompareAndSet
 Node = tuple[int, Value]
@@ -82,12 +82,10 @@ def check_registers(history: History, states_max: int = STATES_MAX) -> Verdict:
 
 
 def by_key(history: History) -> dict[str, list[Operation]]:
-    """Of each register what may have happened to it. Raises TypeError on an action of another kind."""
+    """The operations of each register. Raises TypeError on an action of another kind."""
     found: dict[str, list[Operation]] = {}
     for operation in history:
-        key = register(operation).key
-        if operation.outcome is not Outcome.FAIL:
-            found.setdefault(key, []).append(operation)
+        found.setdefault(register(operation).key, []).append(operation)
     return found
 
 

@@ -202,6 +202,13 @@ def test_two_tangles_are_told_apart() -> None:
     assert [anomaly.kind for anomaly in check_appends(both)] == ["G1c", "G2"]
 
 
+def test_a_short_cycle_is_told() -> None:
+    """Where a tangle has several, of which the first to be met is long."""
+    history = together(("a+1", "d=4"), ("a=1", "b+2"), ("b=2", "c+3", "e=5"), ("c=3", "d+4", "e+5"))
+    words = [str(anomaly).splitlines()[0] for anomaly in check_appends(history)]
+    assert words == ["G1c: T2 -> T3 -> T2"]
+
+
 def test_an_element_is_appended_once() -> None:
     """Else nothing could be told of who wrote what: a mistake of the test, not a pass."""
     with pytest.raises(ValueError, match="appended twice, so nothing can be told: x 1"):

@@ -83,6 +83,7 @@ async def test_clients_record_what_they_are_told(autojump_clock: trio.testing.Mo
             nursery.start_soon(client, process)
         with trio.move_on_after(3.5):
             await client(4)
+        await trio.sleep(5)
     recorder.begin(5, Write("x", 6))
     assert [(one.process, one.outcome, one.action) for one in by_process(recorder)] == [
         (1, Outcome.OK, Read("x", 5)),

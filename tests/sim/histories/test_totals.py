@@ -22,12 +22,16 @@ def test_money_that_moves_keeps_its_sum() -> None:
 
 
 def test_a_wrong_snapshot_is_told() -> None:
-    """With its place, what is wrong, and its line; the right one between is not."""
+    """With its place, what is wrong, and its line: too little, too much, an account too few or too many."""
     wrong = history_of(
-        Snapshot({"a": 9, "b": 20}), Snapshot(ACCOUNTS), Snapshot({"a": 30}), Snapshot({**ACCOUNTS, "c": 0})
+        Snapshot({"a": 9, "b": 20}),
+        Snapshot({"a": 10, "b": 21}),
+        Snapshot({"a": 30}),
+        Snapshot({**ACCOUNTS, "c": 0}),
     )
     assert [str(one) for one in check_totals(wrong, ACCOUNTS)] == [
         'T0: the sum is 29, not 30: [1,0,0,"ok",["snapshot",{"a":9,"b":20}]]',
+        'T1: the sum is 31, not 30: [1,1,1,"ok",["snapshot",{"a":10,"b":21}]]',
         'T2: accounts that are not in both: b: [1,2,2,"ok",["snapshot",{"a":30}]]',
         'T3: accounts that are not in both: c: [1,3,3,"ok",["snapshot",{"a":10,"b":20,"c":0}]]',
     ]
