@@ -20,3 +20,4 @@ class RunOptions:
     socket: Path | None = None
     tags: dict[str, str] = field(default_factory=dict)
     log_level: str = "info"
+    votes: bool = True

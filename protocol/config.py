@@ -16,6 +16,7 @@ class Config(msgspec.Struct, frozen=True):
     tags: tuple[tuple[str, str], ...] = ()
     protocol_min: int = 1
     protocol_max: int = 1
+    votes: bool = True  # whether it may be named a voter of a coordinated keyspace
 
     heartbeat_s: float = 0.25
     """Shorter notices silence sooner and costs one signature and n verifications a beat."""

@@ -10,6 +10,7 @@ import msgspec
 from .effects import DialOutcome, Entry
 from .errors import Fault
 from .identity.tickets import JoinRequest
+from .keyspaces import Definition
 from .types import CommitNumber, LinkId, NodeId
 from .wire.hello import Established
 
@@ -123,6 +124,23 @@ class Delete(msgspec.Struct, frozen=True):
     request_id: bytes | None = None
 
 
+class CreateKeyspace(msgspec.Struct, frozen=True):
+    """Answered by `Created` or `Refused`. `voters`: names or ids of members; none: they are picked."""
+
+    ref: object
+    name: str
+    policy: str
+    voters: tuple[str, ...] = ()
+
+
+class DropKeyspace(msgspec.Struct, frozen=True):
+    """Answered by `Dropped` or `Refused`. What the keyspace holds stays, and comes back with its definition."""
+
+    ref: object
+    name: str
+    id: int
+
+
 class Barrier(msgspec.Struct, frozen=True):
     """Answered by `Settled` once everything staged by now is durable or has failed."""
 
@@ -185,6 +203,19 @@ class Written(msgspec.Struct, frozen=True):
         return self.entries[0]
 
 
+class Created(msgspec.Struct, frozen=True):
+    """The definition is durable here. `is_new`: it was not before."""
+
+    definition: Definition
+    is_new: bool
+
+
+class Dropped(msgspec.Struct, frozen=True):
+    """The definition is no more, durably here."""
+
+    definition: Definition
+
+
 class Nothing(msgspec.Struct, frozen=True):
     """There was nothing to delete."""
 
@@ -206,6 +237,8 @@ Event = (
     | Put
     | PutMany
     | Delete
+    | CreateKeyspace
+    | DropKeyspace
     | Barrier
     | Invalidate
     | Join

@@ -42,8 +42,17 @@ PATH_LENGTH_MAX = 16
 BATCH_BYTES_MAX = 512 * 1024
 """Payload of one batch: half a frame leaves room for the largest value that overshoots it."""
 
+KEYSPACE_CHARS_MAX = 128
+"""A keyspace's name stands in the key of its definition, four bytes a character."""
+
+KEYSPACES_MAX = 1024
+"""Definitions: every node holds all of them in memory. Who creates does not go beyond, but several at once may."""
+
 KEYSPACES_REMEMBERED_MAX = 64
-"""Hashes of keyspace names that are not reckoned anew with each request; a name may fill a request of its own."""
+"""Keyspaces without a definition whose id is not reckoned anew with each request."""
+
+VOTERS_MAX = 7
+"""Voters of a keyspace: seven survive three, and each one more costs every write a message."""
 
 SYNC_CHUNK_BYTES_MAX = 256 * 1024
 """One chunk of a sync session: the sender reads it in one go, the receiver commits it in one go."""

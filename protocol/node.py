@@ -33,9 +33,11 @@ from .gossip import Gossip, Want
 from .gossip import Held as HeldStreams
 from .inputs import (
     Barrier,
+    CreateKeyspace,
     CreateTicket,
     Delete,
     DialFailed,
+    DropKeyspace,
     Durable,
     Event,
     Invalidate,
@@ -55,10 +57,8 @@ from .inputs import (
     Tick,
 )
 from .invalidation import Invalidation
-from .limits import (
-    HEARTBEAT_HEADS_MAX,
-    SEEDS_MAX,
-)
+from .keyspaces import Definition
+from .limits import HEARTBEAT_HEADS_MAX, SEEDS_MAX
 from .membership import record
 from .membership.invitations import TICKET_RECORD, Invitations
 from .membership.membership import MEMBER_RECORD, Membership
@@ -66,15 +66,16 @@ from .membership.record import Goodbye, Heartbeat, MemberRecord, News
 from .membership.table import decode_member
 from .peerlink import PeerLink
 from .replica import messages as replication
-from .replica.entry import keyspace_id
+from .replica.defining import Defining
 from .replica.mending import Mending
 from .replica.messages import Batch, Chunk, Holding, More, Pull
+from .replica.reading import Reading
 from .replica.replica import HLC_MARK, Page, Replica
 from .replica.serving import Serving
 from .replica.settling import RUN_MARK, Identity, Settling, fresh_lineage
-from .replica.store import DamagedRow, Origin, Store
+from .replica.store import Origin, Store
 from .replica.sync import Sync
-from .replica.writing import Writing, damaged_row, storage_full
+from .replica.writing import Write, Writing, storage_full
 from .turn import Held, Say, Turn
 from .types import CommitNumber, Instant, Keys, LinkId, Payload
 from .wire import hello
@@ -119,12 +120,16 @@ class Node:
             lambda: fresh_lineage(identity.run, random),
         )
         self.membership = Membership(
-            config, keys, identity.run, now.wall_ms, random, known, self.mending.voided
+            config, keys, identity.run, now.wall_ms, random, known, self.mending.voided, identity.store_id
         )
         self.settling = Settling(config, identity, self.replica, self.time, self.membership.expected, random)
         self.sync = Sync(config, self.replica, store, self.settling)
         self.serving = Serving(config, self.replica, store)
-        self.writing = Writing(config, self.replica, self.sync, self.settling, self.time, store)
+        self.reading = Reading(self.replica)
+        self.writing = Writing(
+            config, self.replica, self.sync, self.settling, self.time, store, self._coordinate
+        )
+        self.defining = Defining(self.replica, self.settling, self.time, self.membership.candidates)
         self.gossip = Gossip(config, (keys.node_id, identity.run))
         self.invitations = Invitations(config, keys, store.records(TICKET_RECORD))
         self.refused: Counter[Fault] = Counter()
@@ -145,15 +150,17 @@ class Node:
             Tick: self._on_tick,
             LinkUp: self._on_link_up,
             LinkDown: self._on_link_down,
-            Probed: self._on_probed,
-            DialFailed: self._on_dial_failed,
+            Probed: lambda turn, it: self.membership.probed(turn, it.node, it.run, it.address),
+            DialFailed: self.membership.dial_failed,
             Received: self._on_received,
             Durable: self._on_durable,
             PersistFailed: self._on_persist_failed,
             Put: self.writing.write,
             PutMany: self.writing.write,
             Delete: self.writing.write,
-            Barrier: self._on_barrier,
+            CreateKeyspace: lambda turn, it: self.writing.when_settled(turn, it, self.defining.create),
+            DropKeyspace: lambda turn, it: self.writing.when_settled(turn, it, self.defining.drop),
+            Barrier: lambda turn, barrier: turn.reply_after_commit(barrier.ref, Settled()),
             Invalidate: self._on_invalidate,
             Join: self._on_join,
             Leave: self._on_leave,
@@ -164,7 +171,7 @@ class Node:
         self._messages: dict[type[Payload], Callable[[Turn, PeerLink, Unopened, Any], None]] = {
             MemberRecord: self._on_record,
             Heartbeat: self._on_heartbeat,
-            Goodbye: self._on_goodbye,
+            Goodbye: lambda turn, link, _, goodbye: self.membership.on_goodbye(turn, link.peer, goodbye),
             Batch: self._on_batch,
             Invalidation: self._on_invalidation,
             Pull: self._on_pull,
@@ -211,23 +218,16 @@ class Node:
 
     def get(self, keyspace: str, key: bytes, now: Instant) -> Entry | Refused | None:
         """The committed live entry. Where `is_staged`, pass a `Barrier` first to see the newest."""
-        try:
-            return self.replica.read((keyspace_id(keyspace), key), self.time.time_ms(now))
-        except DamagedRow as damaged:
-            return damaged_row(damaged)
+        return self.reading.get(keyspace, key, self.time.time_ms(now))
 
     def is_staged(self, keyspace: str, key: bytes) -> bool:
-        return self.replica.is_staged((keyspace_id(keyspace), key))
+        return self.reading.is_staged(keyspace, key)
 
     def scan(
         self, keyspace: str, prefix: bytes, after: bytes | None, limit: int, now: Instant
     ) -> Page | Refused:
         """A page of committed live entries; `after` is the `next` of the page before."""
-        time_ms = self.time.time_ms(now)
-        try:
-            return self.replica.scan(keyspace_id(keyspace), prefix, after, limit, time_ms)
-        except DamagedRow as damaged:
-            return damaged_row(damaged)
+        return self.reading.scan(keyspace, prefix, after, limit, self.time.time_ms(now))
 
     # The end of a turn
 
@@ -276,6 +276,7 @@ class Node:
         self.replica.sweep(self.time.time_ms(turn.now))
         self.gossip.tick(turn)
         self.sync.tick(turn)
+        self.settling.tick(turn)
         self.mending.tick(turn)
         self.writing.tick(turn)
         heads = self._heads_to_announce(turn.now) if self.membership.is_beat_due(turn.now.mono_s) else []
@@ -290,6 +291,8 @@ class Node:
         if self.mending.committed(event.number):
             self.membership.declare_voided(turn, self.mending.voided)
             self.sync.audit(turn)
+        if self.settling.committed(event.number):
+            self.membership.declare_store(turn, self.settling.store_id)
         self.sync.committed(turn, event.number)
         self.writing.committed()
         self.writing.check(turn)
@@ -305,6 +308,7 @@ class Node:
         self.store_failed = event.why
         self.replica.failed()
         self.sync.failed(turn.now.mono_s)
+        self.settling.failed(turn.now.mono_s)
         self.mending.failed()
         self.membership.save_failed(turn.now)
         self.writing.failed(turn, storage_full(event.why))
@@ -368,12 +372,6 @@ class Node:
         self.serving.stop(link)
         self.sync.link_down(turn, link)
         self.membership.link_down(turn, link, why, duplicate=duplicate)
-
-    def _on_probed(self, turn: Turn, event: Probed) -> None:
-        self.membership.probed(turn, event.node, event.run, event.address)
-
-    def _on_dial_failed(self, turn: Turn, event: DialFailed) -> None:
-        self.membership.dial_failed(turn, event)
 
     def _on_received(self, turn: Turn, event: Received) -> None:
         link = self._links.get(event.link)
@@ -442,9 +440,6 @@ class Node:
         self.writing.tick(turn)
         self._go_when_handed_over(turn)
 
-    def _on_goodbye(self, turn: Turn, link: PeerLink, _: Unopened, goodbye: Goodbye) -> None:
-        self.membership.on_goodbye(turn, link.peer, goodbye)
-
     def _on_pull(self, turn: Turn, link: PeerLink, _: Unopened, pull: Pull) -> None:
         self.settling.on_pull(turn, pull)
         self.sync.announced(turn, link.id, pull.vector)
@@ -468,8 +463,15 @@ class Node:
 
     # Local requests
 
-    def _on_barrier(self, turn: Turn, barrier: Barrier) -> None:
-        turn.reply_after_commit(barrier.ref, Settled())
+    def _coordinate(self, turn: Turn, write: Write, keyspace: Definition) -> None:
+        """A write to a keyspace whose voters decide."""
+        items = write.items if isinstance(write, PutMany) else ()
+        if any(ttl_ms for *_, ttl_ms in items) or (isinstance(write, Put) and write.ttl_ms):
+            refusal = Refused("invalid", "a TTL is for keyspaces of the policy lww")
+        else:
+            text = f"the keyspace {keyspace.name!r} is {keyspace.policy}: there are no transactions yet"
+            refusal = Refused("unavailable", text)
+        turn.reply_after_commit(write.ref, refusal)
 
     def _on_invalidate(self, turn: Turn, stale: Invalidate) -> None:
         turn.say(self.membership.contacts.links(), Invalidation(stale.subject, stale.is_glob))

@@ -21,9 +21,10 @@ from protocol.errors import Fault
 from protocol.identity import certificates
 from protocol.identity.keys import Ed25519Keys, NodeKey
 from protocol.identity.tickets import JoinChallenge, Ticket, challenge_answer
+from protocol.keyspaces import DEFAULT_KEYSPACE, define
 from protocol.membership.table import Table
 from protocol.node import build_registry
-from protocol.replica.entry import DEFAULT_KEYSPACE, item_hash, keyspace_id, to_row, version_text
+from protocol.replica.entry import item_hash, to_row, version_text
 from protocol.replica.replica import Batch
 from protocol.types import node_text
 from protocol.wire.envelope import Header, Sealer
@@ -147,7 +148,7 @@ def example() -> dict[str, bytes | str]:
     listener.receive(Kind.HELLO, frame_a[HEADER.size :])
     _, established = listener.receive(Kind.ENVELOPE, confirm[HEADER.size :])
     assert established is not None and established.version == 1
-    entry = Entry(keyspace_id(DEFAULT_KEYSPACE), b"k", RUN << 16, a.node_id, RUN, 1, b"v")
+    entry = Entry(define(DEFAULT_KEYSPACE).id, b"k", RUN << 16, a.node_id, RUN, 1, b"v")
     sealer = Sealer(a, registry, version=1, run=RUN)
     batch = sealer.seal(Batch(RUN, 1, 1, [to_row(entry)]), seq=1, hlc=entry.hlc)
     table = Table(lambda: (a.node_id, RUN, 0))

@@ -34,6 +34,7 @@ def parse_tags(given: tuple[str, ...]) -> dict[str, str]:
 @click.option("--data-dir", type=click.Path(path_type=Path), metavar="D", help="The node's folder.")
 @click.option("--socket", type=click.Path(path_type=Path), metavar="S", help="The local socket's path.")
 @click.option("--tag", "tags", multiple=True, metavar="K=V", help="Told to all members, such as zone=a.")
+@click.option("--no-voter", is_flag=True, help="Never be picked to decide about coordinated keyspaces.")
 @click.option("--cluster", default="dev", metavar="NAME", help="Which folder of daemons. Default: dev.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 def run(
@@ -45,6 +46,7 @@ def run(
     data_dir: Path | None,
     socket: Path | None,
     tags: tuple[str, ...],
+    no_voter: bool,
     cluster: str,
     log_level: str,
 ) -> int:
@@ -59,8 +61,9 @@ def run(
     """
     from .. import daemon
 
+    tag_map, votes = parse_tags(tags), not no_voter
     options = RunOptions(
-        name, cluster, seeds, ticket, listen, advertise, data_dir, socket, parse_tags(tags), log_level
+        name, cluster, seeds, ticket, listen, advertise, data_dir, socket, tag_map, log_level, votes
     )
     return daemon.run(options)
 

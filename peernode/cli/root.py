@@ -28,6 +28,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "del": ("keys", "delete keys"),
         "ls": ("keys", "list keys, in order"),
         "kv": ("kv", "the same under one roof, and many at once: import, export"),
+        "keyspace": ("keyspace", "namespaces with a policy: create, ls, show, drop"),
         "cache": ("cache", "this node's local TTL cache; invalidate reaches all nodes"),
     },
     "cluster": {
@@ -138,5 +139,5 @@ def globals_last(arguments: list[str]) -> list[str]:
             front.append(rest.pop(0))
     if not rest:
         return arguments
-    nested = 2 if rest[0] in ("kv", "cache", "ticket", "cluster", "sync") and len(rest) > 1 else 1
+    nested = 2 if rest[0] in ("kv", "keyspace", "cache", "ticket", "cluster", "sync") and len(rest) > 1 else 1
     return [*rest[:nested], *front, *rest[nested:]]

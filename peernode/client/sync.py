@@ -153,6 +153,27 @@ class Client(Wire):
         finally:
             self.forget([] if number is None else [number])
 
+    # Keyspaces
+
+    def create_keyspace(
+        self, name: str, policy: str | None = None, *, voters: Iterable[str] | None = None
+    ) -> dict[str, Any]:
+        """Define it; `created` is False when it was before. `voters`: names or ids; None: members are picked."""
+        named = None if voters is None else list(voters)
+        return dict(self.call("keyspace.create", name=name, policy=policy, voters=named))
+
+    def keyspaces(self) -> list[dict[str, Any]]:
+        """Those that have a definition; two of one name are in conflict."""
+        return list(self.call("keyspace.list"))
+
+    def keyspace(self, name: str) -> dict[str, Any]:
+        """What a name means, defined or not. Raises Conflict where it was defined twice, differently."""
+        return dict(self.call("keyspace.show", name=name))
+
+    def drop_keyspace(self, name: str, keyspace_id: str) -> None:
+        """Take one definition away. Its keys stay where they are, and come back with it."""
+        self.call("keyspace.drop", name=name, id=keyspace_id)
+
     # The local TTL cache of this daemon
 
     def cache_put(self, key: Bytes, value: Bytes, *, ttl: float | None = None) -> None:

@@ -20,6 +20,7 @@ import trio
 
 from protocol.identity.keys import Ed25519Keys
 from protocol.limits import NAME_CHARS_MAX, TAG_CHARS_MAX, TAGS_MAX
+from protocol.replica.store import DamagedRow
 from protocol.types import NodeId, node_text
 
 from .. import registry
@@ -65,6 +66,12 @@ def run_daemon(options: RunOptions) -> int:
             return 1
         if isinstance(error, KeyboardInterrupt):
             return 130
+        if isinstance(error, DamagedRow):
+            say(
+                f"error: the store is damaged: {error}",
+                "hint: move the folder away and join again as a new node",
+            )
+            return 1
         if isinstance(error, DatabaseError | OSError | StorageFull):
             say(f"error: the daemon had to stop: {error}")
             return 1
@@ -100,7 +107,7 @@ async def run(options: RunOptions, world: World) -> bool:
         keys = Ed25519Keys(folder.node_key(b""), folder.grant())
         local_path = (options.socket or registry.socket_path(path)).absolute()
         setup = Setup(folder, keys, name, address, listener, open_socket(local_path), str(local_path), seeds)
-        setup.tags, setup.faults = options.tags, faults
+        setup.tags, setup.votes, setup.faults = options.tags, options.votes, faults
         registration = registry.Registration(
             pid=os.getpid(),
             started=registry.process_started(os.getpid()) or "unknown",

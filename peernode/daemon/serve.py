@@ -18,6 +18,7 @@ import socket as sockets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from random import Random
 
 import trio
 
@@ -29,7 +30,7 @@ from protocol.identity.tickets import JoinChallenge, JoinGranted, JoinRequest
 from protocol.inputs import Leave, Redeem, Start
 from protocol.node import Node
 from protocol.replica.settling import Identity, next_identity
-from protocol.types import CommitNumber, NodeId, node_text
+from protocol.types import CommitNumber, Instant, NodeId, node_text
 
 from ..limits import CLOSE_WAIT_S, FIRST_SYNC_S
 from ..local import cache
@@ -64,6 +65,7 @@ class Setup:
     local_path: str = ""
     seeds: tuple[str, ...] = ()
     tags: dict[str, str] = field(default_factory=dict)
+    votes: bool = True
     config: Config | None = None
     faults: FaultPoint | None = None
     new_committer: Callable[[Writer, Callable[[Outcome], None], trio.Nursery], Committer] | None = None
@@ -78,8 +80,9 @@ async def serve(
     """
     writer = Writer(setup.folder.database)
     reader = Reader(setup.folder.database)
-    identity = begin_run(reader, writer, world)
-    node = Node(config_of(setup), setup.keys, reader, world.random(), identity, world.now())
+    random = world.random()
+    identity = begin_run(reader, writer, world.now(), random)
+    node = Node(config_of(setup), setup.keys, reader, random, identity, world.now())
     contexts = Contexts(setup.folder.chain_file, setup.folder.key_file, root_pem(setup.folder))
     committer: Committer | None = None
     try:
@@ -138,9 +141,9 @@ async def tell_when_ready(
     on_ready(runtime, runtime.first_sync_from)
 
 
-def begin_run(reader: Reader, writer: Writer, world: World) -> Identity:
+def begin_run(reader: Reader, writer: Writer, now: Instant, random: Random) -> Identity:
     """Draw the number of this run and make it durable, before anything is said under it."""
-    identity, rows = next_identity(reader, world.now().wall_ms)
+    identity, rows = next_identity(reader, now.wall_ms, random)
     writer.apply([Stage(CommitNumber(0), rows)])
     return identity
 
@@ -148,7 +151,8 @@ def begin_run(reader: Reader, writer: Writer, world: World) -> Identity:
 def config_of(setup: Setup) -> Config:
     if setup.config is not None:
         return setup.config
-    return Config(setup.name, setup.address, VERSION, tuple(sorted(setup.tags.items())))
+    tags = tuple(sorted(setup.tags.items()))
+    return Config(setup.name, setup.address, VERSION, tags, votes=setup.votes)
 
 
 def root_pem(folder: Folder) -> str:

@@ -10,8 +10,9 @@ import msgspec
 from protocol.effects import Entry
 from protocol.errors import Refused
 from protocol.inputs import ACKS_WAIT_MS, Barrier, Delete, Nothing, Put, PutMany, Written
+from protocol.keyspaces import DEFAULT_KEYSPACE
 from protocol.limits import BATCH_ITEMS_MAX, SCAN_BYTES_MAX, SCAN_ITEMS_MAX
-from protocol.replica.entry import DEFAULT_KEYSPACE, row_bytes, version_text
+from protocol.replica.entry import row_bytes, version_text
 from protocol.replica.replica import Page
 
 from .api import Api

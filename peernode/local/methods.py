@@ -16,7 +16,7 @@ from protocol.inputs import Join, Leave
 
 from ..daemon.faults import FaultsError
 from ..limits import CLOSE_WAIT_S, HANDOVER_S
-from . import cache, kv
+from . import cache, keyspaces, kv
 from .api import Api
 from .notices import Outlet
 from .params import NoParams, Params
@@ -101,6 +101,10 @@ METHODS: dict[str, Method | Subscribing] = {
     "kv.mput": Method(kv.KvMput, kv.mput),
     "kv.mget": Method(kv.KvMget, kv.mget),
     "kv.scan": Method(kv.KvScan, kv.scan),
+    "keyspace.create": Method(keyspaces.KeyspaceCreate, keyspaces.create),
+    "keyspace.list": Method(NoParams, keyspaces.list_all),
+    "keyspace.show": Method(keyspaces.KeyspaceShow, keyspaces.show),
+    "keyspace.drop": Method(keyspaces.KeyspaceDrop, keyspaces.drop),
     "sync.status": Method(NoParams, sync_status),
     "cache.put": Method(cache.CachePut, cache.put),
     "cache.get": Method(cache.CacheKey, cache.get),

@@ -6,6 +6,7 @@ from collections import Counter
 
 from protocol.clock import stamp_ms
 from protocol.effects import Entry
+from protocol.membership.record import MemberRecord
 from protocol.membership.table import Member, State
 from protocol.replica.entry import version_text
 from protocol.types import NodeId, node_text
@@ -53,7 +54,7 @@ def own_view(api: Api) -> dict[str, object]:
         "since_ms": api.started_ms,
         "rtt_ms": 0.0,
         "tags": dict(config.tags),
-        "roles": [],
+        "roles": roles_of(api.node.membership.record),
         "version": config.software,
         "reached": True,
         "self": True,
@@ -72,11 +73,16 @@ def member_view(api: Api, member: Member) -> dict[str, object]:
         "since_ms": member.since_ms,
         "rtt_ms": up.rtt_ms if up is not None else None,
         "tags": dict(member.record.tags),
-        "roles": [],
+        "roles": roles_of(member.record),
         "version": member.record.software,
         "reached": member.reached is not None,
         "self": False,
     }
+
+
+def roles_of(record: MemberRecord) -> list[str]:
+    """What it may be asked to be."""
+    return ["voter"] if record.votes else []
 
 
 def status_view(api: Api) -> dict[str, object]:

@@ -18,6 +18,7 @@ from ..config import Config
 from ..effects import DialOutcome, Farewell, MemberChanged, RecordRow, Send
 from ..errors import Fault, RemoteFault
 from ..inputs import DialFailed
+from ..keyspaces import Candidate, Voter
 from ..limits import HEARTBEAT_ECHOES_MAX
 from ..turn import Turn
 from ..types import Instant, Keys, LinkId, NodeId
@@ -45,11 +46,12 @@ class Membership:
         random: Random,
         known: list[Member],
         voided: list[tuple[int, int]],
+        store_id: bytes,
     ) -> None:
         self._config, self._keys, self._run = config, keys, run
         self.contacts = Contacts(config, keys.node_id, random)
         self._incarnation = 0
-        self._record = own_record(config, keys, started_ms, voided)
+        self._record = own_record(config, keys, started_ms, voided, store_id)
         self.table = Table(lambda: (keys.node_id, run, self._incarnation))
         for member in known:
             self.table.members[member.node] = member
@@ -70,6 +72,11 @@ class Membership:
     @property
     def incarnation(self) -> int:
         return self._incarnation
+
+    @property
+    def record(self) -> MemberRecord:
+        """What this node says of itself."""
+        return self._record
 
     @property
     def is_leaving(self) -> bool:
@@ -175,6 +182,22 @@ class Membership:
     def expected(self) -> int:
         """How many other members should be there: those not known to be dead or gone."""
         return sum(1 for m in self.table.members.values() if m.state not in (State.DEAD, State.LEFT))
+
+    def candidates(self) -> list[Candidate]:
+        """All members that have not left, as voters to be: this node first, then by id."""
+        others = (
+            member for _, member in sorted(self.table.members.items()) if member.state is not State.LEFT
+        )
+        return [
+            _candidate(self._keys.node_id, self._record, State.ALIVE),
+            *(_candidate(member.node, member.record, member.state) for member in others),
+        ]
+
+    def store_of(self, node: NodeId) -> bytes | None:
+        """The store that a node says it has; None: nobody knows it."""
+        member = self.table.members.get(node)
+        record = self._record if node == self._keys.node_id else member.record if member is not None else None
+        return record.store_id if record is not None else None
 
     def is_alone(self) -> bool:
         """Whether nobody else is left: a dead member may come back and know more of us than we do."""
@@ -300,6 +323,10 @@ class Membership:
         """Tell everybody which of our entries carry wrong stamps."""
         self._declare(turn, msgspec.structs.replace(self._record, voided=voided))
 
+    def declare_store(self, turn: Turn, store_id: bytes) -> None:
+        """Tell everybody that our store is another one: the old one's promises are forgotten."""
+        self._declare(turn, msgspec.structs.replace(self._record, store_id=store_id))
+
     def save(self, turn: Turn) -> None:
         """Stage what changed in the table; called at the end of a turn."""
         if self._unsaved and turn.now.mono_s >= self._save_after_s:
@@ -391,6 +418,13 @@ class Membership:
         farewell = self._farewell
         if farewell is not None and (not farewell.waiting or turn.now.mono_s >= farewell.until_s):
             turn.do(Farewell())
+
+
+def _candidate(node: NodeId, record: MemberRecord, state: State) -> Candidate:
+    trouble = "" if state is State.ALIVE else f"it is {state}"
+    if not record.votes:
+        trouble = "it was started with --no-voter"
+    return Candidate(record.name, Voter(node, record.store_id), record.votes, trouble)
 
 
 class Farewells(msgspec.Struct):

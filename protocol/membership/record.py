@@ -13,6 +13,7 @@ from typing import Annotated
 import msgspec
 
 from ..config import Config
+from ..keyspaces import STORE_ID_BYTES
 from ..limits import (
     ADDRESS_CHARS_MAX,
     CERTIFICATE_BYTES_MAX,
@@ -49,9 +50,15 @@ class MemberRecord(Payload, frozen=True):
     credential: Annotated[list[Certificate], msgspec.Meta(max_length=CREDENTIAL_CERTIFICATES_MAX)]
     voided: Annotated[list[tuple[Counter, Stamp]], msgspec.Meta(max_length=VOIDED_MAX)]
     """(lineage, stamp): its entries of this lineage with later stamps came from a wrong clock."""
+    store_id: Annotated[bytes, msgspec.Meta(min_length=STORE_ID_BYTES, max_length=STORE_ID_BYTES)]
+    """Names its store: a new one has forgotten what the old one promised."""
+    votes: bool
+    """Whether it may be named a voter."""
 
 
-def own_record(config: Config, keys: Keys, started_ms: int, voided: list[tuple[int, int]]) -> MemberRecord:
+def own_record(
+    config: Config, keys: Keys, started_ms: int, voided: list[tuple[int, int]], store_id: bytes
+) -> MemberRecord:
     """What this node says of itself at its start."""
     return MemberRecord(
         name=config.name,
@@ -64,6 +71,8 @@ def own_record(config: Config, keys: Keys, started_ms: int, voided: list[tuple[i
         tags=list(config.tags),
         credential=list(keys.credential),
         voided=voided,
+        store_id=store_id,
+        votes=config.votes,
     )
 
 

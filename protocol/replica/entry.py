@@ -8,12 +8,11 @@ from hashlib import blake2b
 import msgspec
 
 from ..effects import Entry
-from ..limits import KEYSPACES_REMEMBERED_MAX, MEMBERS_MAX
+from ..limits import MEMBERS_MAX
 from ..types import NodeId, Payload, node_text
 from ..wire.fields import Counter, KeyBytes, Stamp, ValueBytes
 from .store import Origin
 
-DEFAULT_KEYSPACE = "default"
 DIGEST_MODULUS = 1 << 128
 
 
@@ -40,15 +39,6 @@ def from_row(origin: Origin, row: Row) -> Entry:
 def row_bytes(entry: Entry) -> int:
     """Room that an entry takes in a batch, generously."""
     return len(entry.key) + len(entry.value or b"") + 48
-
-
-@lru_cache(KEYSPACES_REMEMBERED_MAX)
-def keyspace_id(name: str, policy: str = "lww") -> int:
-    """63 bits of the hash of name and policy: two creators on two sides of a split mean the same keyspace."""
-    digest = blake2b(
-        msgspec.msgpack.encode([name, policy, {}]), digest_size=8, person=b"pn/keyspace"
-    ).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 def item_hash(entry: Entry) -> int:

@@ -23,6 +23,7 @@ import msgspec
 from ..clock import COUNTER_BITS, HybridClock
 from ..effects import Entry, HeadRow, MarkRow
 from ..errors import Fault, Refused, RemoteFault
+from ..keyspaces import SYSTEM_KEYSPACE, Keyspaces
 from ..limits import (
     BATCH_BYTES_MAX,
     ORIGINS_MAX,
@@ -121,6 +122,10 @@ class Replica:
         self._void: dict[Origin, int] = {}
         self.held_back: dict[Origin, HeldBack] = {}
         """Origins of which something lies too far in the future to be merged (quarantine)."""
+        self.keyspaces = Keyspaces()
+        """The definitions among what is stored."""
+        for entry in store.scan(SYSTEM_KEYSPACE, b"", None):
+            self.keyspaces.note(entry.key, entry.value)
         self.walks: dict[LinkId, Walk] = {}
         """Walks under way: they are told of every replacement before it is committed."""
 
@@ -211,6 +216,10 @@ class Replica:
 
     def is_staged(self, slot: Slot) -> bool:
         return slot in self._overlay
+
+    def staged_in(self, keyspace: int) -> list[Entry]:
+        """What is on its way to the store in one keyspace. It looks at all that is: not for every request."""
+        return [staged.entry for slot, staged in self._overlay.items() if slot[0] == keyspace]
 
     def read(self, slot: Slot, time_ms: int) -> Entry | None:
         """The committed live entry. Raises DamagedRow."""
@@ -461,6 +470,9 @@ class Replica:
         staged = self._overlay.get(slot)
         if staged is not None and staged.number == number:
             del self._overlay[slot]
+        if slot[0] == SYSTEM_KEYSPACE:
+            entry = self._stored(slot)
+            self.keyspaces.note(slot[1], entry.value if entry is not None else None)
 
     def _beats(self, entry: Entry, other: Entry) -> bool:
         """Last write wins; what was taken back loses against everything else."""

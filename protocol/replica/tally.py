@@ -1,9 +1,9 @@
 """The content digest and the number of live records, kept up to date with every commit and every expiry.
 
 The digest is the sum of `item_hash` over all live puts, modulo 2**128: equal on two nodes iff they hold the
-same. An entry counts while its expiry lies after `swept_ms`, the time up to which expired entries have been
-taken out; a sweep moves that mark. The stored tally belongs to the stored mark, so a restart goes on where it
-stopped, without reading the store through.
+same. What stands in the hidden keyspace is no record of users and never counts. Any other entry counts while its
+expiry lies after `swept_ms`, the time up to which expired entries have been taken out; a sweep moves that mark. The
+stored tally belongs to the stored mark, so a restart goes on where it stopped, without reading the store through.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from ..effects import Entry
+from ..keyspaces import SYSTEM_KEYSPACE
 from .entry import DIGEST_MODULUS, item_hash
 
 
@@ -35,7 +36,7 @@ class Tally:
         self.staged = self.durable
 
     def counts(self, entry: Entry | None) -> bool:
-        return entry is not None and entry.live_at(self.swept_ms)
+        return entry is not None and entry.live_at(self.swept_ms) and entry.keyspace != SYSTEM_KEYSPACE
 
     def replace(self, old: Entry | None, new: Entry) -> Change:
         """Note that `new` is staged in the place of `old`."""
@@ -49,13 +50,16 @@ class Tally:
 
     def expire(self, entry: Entry) -> None:
         """Take out an entry that is committed and counted, and whose time is over."""
-        self.durable += _minus(entry)
-        self.staged += _minus(entry)
+        self._add(entry, _minus(entry))
 
     def revive(self, entry: Entry) -> None:
         """Count an entry again whose time is, after all, not over."""
-        self.durable += Change(item_hash(entry), 1)
-        self.staged += Change(item_hash(entry), 1)
+        self._add(entry, Change(item_hash(entry), 1))
+
+    def _add(self, entry: Entry, change: Change) -> None:
+        if entry.keyspace != SYSTEM_KEYSPACE:
+            self.durable += change
+            self.staged += change
 
     def commit(self, change: Change) -> None:
         self.durable += change

@@ -12,6 +12,8 @@ reserved durably before, so that no later start gives them out again (`Replica.r
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -19,7 +21,8 @@ from ..clock import ClusterTime
 from ..config import Config
 from ..effects import Entry, RecordRow, Reply
 from ..errors import Refused
-from ..inputs import Delete, Nothing, Put, PutMany, Written
+from ..inputs import CreateKeyspace, Delete, DropKeyspace, Nothing, Put, PutMany, Written
+from ..keyspaces import LWW, Definition
 from ..limits import (
     KEY_BYTES_MAX,
     REQUEST_ID_BYTES_MIN,
@@ -31,15 +34,15 @@ from ..limits import (
 )
 from ..turn import Turn
 from ..types import Instant
-from .entry import keyspace_id
 from .replica import Replica
 from .settling import Settling
-from .store import DamagedRow, Slot, Store
+from .store import Slot, Store
 from .sync import Sync
 
 REQUEST_RECORD = "request"
 
 Write = Put | PutMany | Delete
+Request = Write | CreateKeyspace | DropKeyspace
 
 
 class Result(msgspec.Struct, frozen=True, array_like=True):
@@ -59,7 +62,7 @@ class Waiting(msgspec.Struct, frozen=True):
 
 
 class Writing:
-    """All writes of one node's clients."""
+    """All writes of one node's clients. `coordinate` takes those that voters decide."""
 
     def __init__(
         self,
@@ -69,14 +72,15 @@ class Writing:
         settling: Settling,
         time: ClusterTime,
         store: Store,
+        coordinate: Callable[[Turn, Write, Definition], None],
     ) -> None:
         self._config, self._replica, self._sync = config, replica, sync
-        self._settling, self._time = settling, time
+        self._settling, self._time, self._coordinate = settling, time, coordinate
         decode = msgspec.msgpack.Decoder(Result).decode
         stored = {request: decode(result) for request, result in store.records(REQUEST_RECORD).items()}
         self._results = OrderedDict(sorted(stored.items(), key=lambda item: item[1].at_ms))
         self._kept_items = sum(len(result.entries) for result in stored.values())
-        self._unsettled: deque[Write] = deque()
+        self._unsettled: deque[tuple[Request, Callable[[Turn, Any], None]]] = deque()
         self._staged_requests: list[bytes] = []
         self._waiting: list[Waiting] = []
 
@@ -93,17 +97,24 @@ class Writing:
         return bool(self._waiting)
 
     def write(self, turn: Turn, write: Write) -> None:
+        self.when_settled(turn, write, self._carry_out)
+
+    def when_settled(self, turn: Turn, request: Request, carry_out: Callable[[Turn, Any], None]) -> None:
         """Carry a request out, or let it wait until the node is settled."""
-        if self._unsettled or not self._settling.is_over(turn):
-            self._wait_until_settled(turn, write)
+        if not self._unsettled and self._settling.is_over(turn):
+            carry_out(turn, request)
+        elif len(self._unsettled) < WRITES_WAITING_MAX:
+            self._unsettled.append((request, carry_out))
         else:
-            self._carry_out(turn, write)
+            refusal = Refused("overloaded", "too many writes wait", retryable=True)
+            turn.reply_after_commit(request.ref, refusal)
 
     def tick(self, turn: Turn) -> None:
         """Carry out what waited for the node to settle; give up what waited too long for others."""
         if self._unsettled and self._settling.is_over(turn):
             while self._unsettled:
-                self._carry_out(turn, self._unsettled.popleft())
+                request, carry_out = self._unsettled.popleft()
+                carry_out(turn, request)
         self.check(turn)
 
     def check(self, turn: Turn) -> None:
@@ -135,16 +146,21 @@ class Writing:
         for write in lost:
             turn.do(Reply(write.ref, refusal))
 
-    def _wait_until_settled(self, turn: Turn, write: Write) -> None:
-        if len(self._unsettled) >= WRITES_WAITING_MAX:
-            turn.reply_after_commit(write.ref, Refused("overloaded", "too many writes wait", retryable=True))
-        else:
-            self._unsettled.append(write)
-
     def _carry_out(self, turn: Turn, write: Write) -> None:
+        keyspace = self._replica.keyspaces.resolve(write.keyspace)
+        refusal = check_write(write)
+        if refusal is not None or isinstance(keyspace, Refused):
+            turn.reply_after_commit(write.ref, refusal or keyspace)
+        elif keyspace.policy == LWW:
+            self._write_here(turn, write, keyspace.id)
+        else:
+            self._coordinate(turn, write, keyspace)
+
+    def _write_here(self, turn: Turn, write: Write, keyspace: int) -> None:
+        """The policy of most: this node takes it, whatever others do."""
         time_ms = self._time.time_ms(turn.now)
-        slots = [(keyspace_id(write.keyspace), key) for key in keys_of(write)]
-        refusal = check_write(write) or self._replica.refuse(slots[0], *conditions_of(write), time_ms)
+        slots = [(keyspace, key) for key in keys_of(write)]
+        refusal = self._replica.refuse(slots[0], *conditions_of(write), time_ms)
         known = self._results.get(write.request_id) if write.request_id else None
         if known is not None and [(e.keyspace, e.key) for e in known.entries] == slots:
             self._answer(turn, write, Written(known.entries))
@@ -269,10 +285,4 @@ def storage_full(why: str) -> Refused:
         f"nothing was written: {why}",
         "free space on the daemon's disk, then try again; reads and membership go on",
         retryable=True,
-    )
-
-
-def damaged_row(damaged: DamagedRow) -> Refused:
-    return Refused(
-        "internal", f"the stored entry is damaged: {damaged}", "write the key again, or ask another member"
     )

@@ -88,7 +88,9 @@ class Hostile:
     def record(self, address: str, **changes: object) -> MemberRecord:
         """An honest record, but for the changes."""
         credential = list(self.keys.credential)
-        honest = MemberRecord("mallory", address, "0", 1, 1, self.run, False, [], credential, [])
+        honest = MemberRecord(
+            "mallory", address, "0", 1, 1, self.run, False, [], credential, [], bytes(16), True
+        )
         return msgspec.structs.replace(honest, **changes)
 
     def seal(

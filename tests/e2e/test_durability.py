@@ -243,6 +243,19 @@ def test_a_damaged_row_that_expires_does_no_harm(daemons: Daemons) -> None:
         assert client.get("after").value == b"alive"
 
 
+def test_a_damaged_definition_is_not_taken_for_none(daemons: Daemons) -> None:
+    """The name would mean another keyspace, and writes would go there: the daemon does not start, and says why."""
+    a = daemons("a").start()
+    with a.connect() as client:
+        client.create_keyspace("bank", "coordinated")
+    a.kill()
+    flip(a.folder / "store.sqlite", b"\xabcoordinated")
+    a.launch()
+
+    assert a.wait() == 1
+    assert "error: the store is damaged: key b'bank" in a.log.read_text()
+
+
 def flip(database: Path, value: bytes) -> None:
     """One bit of a stored value, in the file of a daemon that does not run."""
     connection = sqlite3.connect(database)

@@ -34,7 +34,7 @@ class Court:
         self.observer = Observer(CONFIG, self.contacts, self.table)
         self.verdicts = Verdicts(CONFIG, ME, self.contacts, self.table)
         for number, name in enumerate(others):
-            record = MemberRecord(name, f"{name}:1", "0", 1, 1, 0, False, [], [], [])
+            record = MemberRecord(name, f"{name}:1", "0", 1, 1, 0, False, [], [], [], bytes(16), True)
             member = Member(node(name), RUN, 0, record, b"", State.ALIVE, "linked", 0)
             member.was_met = True
             member.reached = (RUN, f"{name}:1")

@@ -64,7 +64,7 @@ class Peer:
         return Established(self.node_id, 1, (1, 1), self.run, 0, False)
 
     def record(self, **changes: object) -> MemberRecord:
-        record = own_record(Config(self.name, self.address), self.keys, EPOCH_MS, [])
+        record = own_record(Config(self.name, self.address), self.keys, EPOCH_MS, [], store_id(self.name))
         return msgspec.structs.replace(record, **changes)
 
     def says(self, payload: Payload, seq: int | None = None, version: int = 1) -> bytes:
@@ -102,7 +102,7 @@ class Rig:
         self.staged: deque[Stage] = deque()
         self.links: dict[str, LinkId] = {}
         self._link_ids = 0
-        identity = identity or Identity(run, run - 1, 1)
+        identity = identity or Identity(run, run - 1, 1, store_id(name))
         self.node = Node(
             Config(name, f"{name}:1", **config), self.keys, self.disk, Random(1), identity, self.now
         )
@@ -177,6 +177,11 @@ class Rig:
         """A member's state, and the first words of the reason."""
         member = self.member(peer)
         return member.state.value, member.why
+
+
+def store_id(name: str) -> bytes:
+    """The store that a node of this name has, if nothing else is told."""
+    return name.encode().ljust(16, b".")
 
 
 def heartbeat(*heads: Head, streams: list[Head] | None = None) -> Heartbeat:

@@ -56,6 +56,8 @@ SAMPLES: dict[type[Payload], Payload] = {
             [("zone", "x")],
             [b"leaf", b"root"],
             [(1_700_000_000_000, 1_700_000_000_001 << 16)],
+            b"a store's own id",
+            True,
         ),
         Heartbeat(1, 2, 1_700_000_000_000, 3, bytes(16), [HEAD], [HEAD], [(b"8 bytes.", 4, 5)], [REPORT]),
         Goodbye(1_700_000_000_000, 1),
@@ -96,6 +98,8 @@ payloads: st.SearchStrategy[Payload] = st.one_of(
         tags=st.lists(st.tuples(texts, texts), max_size=3),
         credential=st.lists(st.binary(max_size=8), max_size=3),
         voided=st.lists(st.tuples(counters, stamps), max_size=3),
+        store_id=st.binary(min_size=16, max_size=16),
+        votes=st.booleans(),
     ),
     st.builds(
         Heartbeat,

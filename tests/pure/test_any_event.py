@@ -18,9 +18,11 @@ from protocol.errors import Fault
 from protocol.identity.tickets import JoinRequest
 from protocol.inputs import (
     Barrier,
+    CreateKeyspace,
     CreateTicket,
     Delete,
     DialFailed,
+    DropKeyspace,
     Durable,
     Event,
     Invalidate,
@@ -39,6 +41,7 @@ from protocol.inputs import (
     Tick,
     Written,
 )
+from protocol.keyspaces import POLICIES, define
 from protocol.membership.record import Heartbeat
 from protocol.replica.coverage import NOTHING
 from protocol.replica.messages import Batch, Chunk, Holding, Pull
@@ -62,7 +65,9 @@ some_keys = st.sampled_from([b"", b"a", b"b"])
 which = st.integers(0, len(new_peers()) - 1)
 links = st.integers(1, 6).map(LinkId)
 node_ids = st.sampled_from([peer.node_id for peer in new_peers()])
-ref, keyspace, ticket_id, nonce = st.none(), st.just("default"), st.just(b"8 bytes."), st.just(bytes(16))
+ref, ticket_id, nonce = st.none(), st.just(b"8 bytes."), st.just(bytes(16))
+NAMES = ("default", "bank")
+keyspace = st.sampled_from(NAMES)
 IN_MEMORY = "may be answered before it is durable"
 acks, waits_ms = st.integers(0, 2), st.sampled_from([0, 300])
 requests = st.none() | st.sampled_from([b"short", b"sixteen bytes a.", b"sixteen bytes b."])
@@ -103,6 +108,16 @@ EVENTS: dict[type[Event], st.SearchStrategy[Event]] = {
         requests,
     ),
     Delete: st.builds(Delete, ref, keyspace, some_keys, ref, acks, waits_ms, requests),
+    CreateKeyspace: st.builds(
+        CreateKeyspace,
+        ref,
+        keyspace | texts,
+        st.sampled_from([*POLICIES, "none"]),
+        st.lists(st.sampled_from(["me", "b", "c"]), max_size=3).map(tuple),
+    ),
+    DropKeyspace: st.builds(
+        DropKeyspace, ref, keyspace, st.sampled_from([define(name).id for name in NAMES])
+    ),
     Barrier: st.builds(Barrier, ref),
     Invalidate: st.builds(Invalidate, st.just(b"k*"), st.booleans()),
     Join: st.builds(Join, seeds),

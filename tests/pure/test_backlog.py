@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from protocol.errors import Refused
 from protocol.inputs import Delete, Put, Written
+from protocol.keyspaces import DEFAULT_KEYSPACE, define
 from protocol.limits import STAGED_BYTES_MAX, VALUE_BYTES_MAX
-from protocol.replica.entry import DEFAULT_KEYSPACE, Row, keyspace_id
+from protocol.replica.entry import Row
 from protocol.replica.messages import Batch
 from protocol.replica.sync import Pull
 
@@ -14,7 +15,7 @@ from .rig import EPOCH_MS, Peer, Rig, outcomes, payloads
 VALUE = bytes(VALUE_BYTES_MAX)
 HELD = STAGED_BYTES_MAX // VALUE_BYTES_MAX
 """So many values pass the bound: each counts a little more than its bytes."""
-KEYSPACE = keyspace_id(DEFAULT_KEYSPACE)
+KEYSPACE = define(DEFAULT_KEYSPACE).id
 
 
 def batch(seq: int) -> Batch:

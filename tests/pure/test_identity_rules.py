@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from protocol.effects import Disconnect, Effect, Halt, MarkRow, Stage, StartAgain
 from protocol.errors import Fault
 from protocol.inputs import Put
 from protocol.replica.replica import LINEAGE_MARK
-from protocol.replica.settling import RUN_MARK, Identity, next_identity
+from protocol.replica.settling import RUN_MARK, STORE_ID_MARK, Identity, next_identity
 
 from ..sim.swarm.fakes import Disk
 from .rig import EPOCH_MS, Peer, Rig, of, said
@@ -32,7 +34,7 @@ def mark(name: str, number: int) -> MarkRow:
 
 
 def started(disk: Disk, wall_ms: int) -> Identity:
-    identity, rows = next_identity(disk, wall_ms)
+    identity, rows = next_identity(disk, wall_ms, Random(1))
     disk.apply(rows)
     return identity
 
@@ -55,20 +57,23 @@ def marks(effects: list[Effect]) -> dict[str, int]:
 def test_a_run_is_later_than_all_before_whatever_the_clock_says() -> None:
     """It is the time of its start, or one more than the last; the lineage stays."""
     disk = Disk()
-    assert started(disk, EPOCH_MS) == Identity(EPOCH_MS, 0, EPOCH_MS)
-    assert started(disk, EPOCH_MS + 7) == Identity(EPOCH_MS + 7, EPOCH_MS, EPOCH_MS)
-    assert started(disk, 1) == Identity(EPOCH_MS + 8, EPOCH_MS + 7, EPOCH_MS)
+    first = started(disk, EPOCH_MS)
+    store = first.store_id
+    assert first == Identity(EPOCH_MS, 0, EPOCH_MS, store)
+    assert started(disk, EPOCH_MS + 7) == Identity(EPOCH_MS + 7, EPOCH_MS, EPOCH_MS, store)
+    assert started(disk, 1) == Identity(EPOCH_MS + 8, EPOCH_MS + 7, EPOCH_MS, store)
 
 
 def test_nothing_is_said_under_numbers_that_are_not_stored() -> None:
     """What was not stored is given out again."""
     disk = Disk()
-    first, rows = next_identity(disk, EPOCH_MS)
-    assert next_identity(disk, EPOCH_MS)[0] == first
-    assert {row.name: int.from_bytes(row.value, "big") for row in rows} == {
-        RUN_MARK: first.run,
-        LINEAGE_MARK: first.lineage,
-    }
+    first, rows = next_identity(disk, EPOCH_MS, Random(1))
+    assert next_identity(disk, EPOCH_MS, Random(1))[0] == first
+    assert rows == (
+        mark(RUN_MARK, first.run),
+        mark(LINEAGE_MARK, first.lineage),
+        MarkRow(STORE_ID_MARK, first.store_id),
+    )
 
 
 # A peer under an older run

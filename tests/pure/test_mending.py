@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from protocol.clock import AHEAD_MAX_MS, COUNTER_BITS, stamp_ms
 from protocol.effects import Effect, Entry, Stage
 from protocol.inputs import Delete, Put, Tick
+from protocol.keyspaces import define
 from protocol.membership.record import MemberRecord
-from protocol.replica.entry import Row, keyspace_id
+from protocol.replica.entry import Row
 from protocol.replica.messages import Batch, Chunk, Group, Pull, as_heads
 from protocol.replica.settling import Identity
 from protocol.replica.store import Origin
@@ -22,7 +23,7 @@ from .samples import ORIGINS, histories
 B, C = Peer("b"), Peer("c")
 AHEAD_MS = 600_000
 LINEAGE, OTHER_LINEAGE = 7, 8
-KEYSPACE = keyspace_id("default")
+KEYSPACE = define("default").id
 
 
 def put(key: bytes = b"k", value: bytes = b"v", ttl_ms: int | None = None) -> Put:
@@ -140,7 +141,7 @@ def test_a_declaration_is_made_in_later_runs_too() -> None:
     corrected(rig)
     rig.commit()
     voided = rig.node.mending.voided
-    again = Rig(disk=rig.disk, identity=Identity(2, 1, rig.node.origin[1])).start()
+    again = Rig(disk=rig.disk, identity=Identity(2, 1, rig.node.origin[1], bytes(16))).start()
     (record, *_) = payloads(again.link(B), MemberRecord)
     assert isinstance(record, MemberRecord)
     assert record.voided == voided == [(1, voided[0][1])]

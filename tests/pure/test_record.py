@@ -11,6 +11,6 @@ from protocol.membership.record import MemberRecord
 @pytest.mark.parametrize("name", ["", "A", "a b", "a\n", "a.b", "é", "a" * 64])
 def test_a_name_is_a_label(name: str) -> None:
     """Lower-case letters, digits and hyphens, 1 to 63 of them, and no line end behind them."""
-    record = MemberRecord(name, "h:1", "", 1, 1, 0, False, [], [], [])
+    record = MemberRecord(name, "h:1", "", 1, 1, 0, False, [], [], [], bytes(16), True)
     with pytest.raises(msgspec.ValidationError):
         msgspec.msgpack.decode(msgspec.msgpack.encode(record), type=MemberRecord)

@@ -65,7 +65,7 @@ class Store:
 
 def new_sync(config: Config, replica: Replica, disk: Disk) -> Sync:
     settling = Settling(
-        config, Identity(1, 0, 1), replica, ClusterTime(Instant(0.0, 0)), lambda: 0, Random(1)
+        config, Identity(1, 0, 1, bytes(16)), replica, ClusterTime(Instant(0.0, 0)), lambda: 0, Random(1)
     )
     return Sync(config, replica, disk, settling)
 

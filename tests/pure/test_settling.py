@@ -20,12 +20,12 @@ from .rig import Peer, Rig, heartbeat, of, outcomes
 B, C, D = Peer("b"), Peer("c"), Peer("d")
 LAST, NOW = 100, 200
 """The run before this, and this."""
-LINEAGE = 1
+LINEAGE, STORE = 1, b"the store of old"
 
 
 def folder(*peers: Peer) -> Disk:
     """What a node leaves behind that knew these members and wrote one entry."""
-    rig = Rig(run=LAST, identity=Identity(LAST, 0, LINEAGE)).start()
+    rig = Rig(run=LAST, identity=Identity(LAST, 0, LINEAGE, STORE)).start()
     for peer in peers:
         rig.join(peer)
     rig.handle(put(b"before"))
@@ -35,7 +35,7 @@ def folder(*peers: Peer) -> Disk:
 
 def started(*peers: Peer) -> Rig:
     """The same node in its next run, with a link to each of them, and a write that waits."""
-    rig = Rig(disk=folder(*peers), identity=Identity(NOW, LAST, LINEAGE)).start()
+    rig = Rig(disk=folder(*peers), identity=Identity(NOW, LAST, LINEAGE, STORE)).start()
     for peer in peers:
         rig.link(peer)
     assert written(rig.handle(put())) == []
@@ -87,7 +87,7 @@ def test_most_clocks_must_be_measured() -> None:
 def test_a_cluster_of_one_waits_for_nobody() -> None:
     """New or not: its numbers go on."""
     assert dots(Rig().start().handle(put())) == [(LINEAGE, 1)]
-    rig = Rig(disk=folder(), identity=Identity(NOW, LAST, LINEAGE)).start()
+    rig = Rig(disk=folder(), identity=Identity(NOW, LAST, LINEAGE, STORE)).start()
     assert dots(rig.handle(put())) == [(LINEAGE, 2)]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from protocol.effects import Entry
+from protocol.keyspaces import SYSTEM_KEYSPACE
 from protocol.membership.table import State
 from protocol.replica.coverage import NOTHING
 from protocol.replica.entry import DIGEST_MODULUS, item_hash
@@ -145,7 +146,8 @@ class Checks:
     def _check_tally(self, host: Host) -> None:
         assert host.node is not None
         tally = host.node.replica.tally
-        live = [entry for entry in host.disk.entries.values() if entry.live_at(tally.swept_ms)]
+        records = (entry for entry in host.disk.entries.values() if entry.keyspace != SYSTEM_KEYSPACE)
+        live = [entry for entry in records if entry.live_at(tally.swept_ms)]
         digest = sum(map(item_hash, live)) % DIGEST_MODULUS
         require(
             tally.durable.keys == len(live),

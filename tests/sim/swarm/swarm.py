@@ -227,7 +227,8 @@ class Swarm:
         if host.node is not None:
             return
         host.has_power = True
-        identity, rows = next_identity(host.disk, self.wall_ms_of(host))
+        chance = Random(f"{self.seed} {host.name} {host.life}")
+        identity, rows = next_identity(host.disk, self.wall_ms_of(host), chance)
         host.disk.apply(rows)
         host.run = identity.run
         host.life += 1
