@@ -165,6 +165,11 @@ class Commit:
         for _, header, to in unsaid:
             self.spreading.spread(turn, header, True, to)
 
+    def disown(self, turn: Turn) -> None:
+        """This store turned out to be another one than the voters were named with: what it remembers of votes and
+        promises is not what the others count on. It must not take part in finishing anything."""
+        self.voter.disown(turn)
+
     def link_up(self, node: NodeId) -> None:
         self.spreading.linked(node)
 

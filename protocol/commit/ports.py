@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heappop, heappush
-from math import ceil
+from math import floor
 from typing import Protocol
 
 from ..effects import Entry
@@ -59,7 +59,8 @@ class Timers:
         self, now: Instant, delay_s: float, call: Callable[[Turn], None], *, coarse: bool = False
     ) -> None:
         at_s = now.mono_s + delay_s
-        at_s = ceil(at_s / COARSE_S) * COARSE_S if coarse else at_s
+        if coarse:
+            at_s = (floor(at_s / COARSE_S) + 1) * COARSE_S  # always later than now
         self._number += 1
         heappush(self._due, (at_s, self._number, call))
 

@@ -132,6 +132,13 @@ class Voter:
             if record.outcome is None:
                 self._hasten(turn, record.header)
 
+    def disown(self, turn: Turn) -> None:
+        """Drop everything, outcomes too: others have them, or never asked this store."""
+        for txid in self.records:
+            turn.stage(RecordRow(TXN_RECORD, _key(txid), None))
+        self._post.staged(turn)
+        self.load([])
+
     # Voting
 
     def on_prepare(self, turn: Turn, sender: NodeId, step: Prepare) -> None:
@@ -373,8 +380,12 @@ class Voter:
 
     def _look_after(self, turn: Turn, header: Header) -> None:
         record = self.records.get(header.txid)
-        if record is not None and record.outcome is None:
+        if record is None or record.outcome is not None:
+            return
+        if any(map(self._electorate.is_voter, header.shards)):
             self._doubtful(turn, header)
+        else:
+            self._hasten(turn, header)  # not sure yet that this store is the one that promised
 
     def coordinator_lost(self, turn: Turn, node: NodeId) -> None:
         """The link to a coordinator is gone: most likely nobody decides what it began."""

@@ -178,7 +178,7 @@ class Checks:
 
     def _chains(self) -> dict[Slot, list[tuple[int, int | None, TxnId]]]:
         chains: dict[Slot, list[tuple[int, int | None, TxnId]]] = {}
-        for txid in self._commits():
+        for txid in sorted(self._commits()):
             header = self.headers[txid]
             for (keyspace, _), ops in zip(header.shards, self._ops.get(txid, []), strict=False):
                 for op in ops:
@@ -192,7 +192,7 @@ class Checks:
     def _check_order(self) -> None:
         """C5: versions give the order of reads and writes; with real time, it must have no cycle."""
         events = [*self._snapshots]
-        for txid in self._commits():
+        for txid in sorted(self._commits()):
             header, ops = self.headers[txid], self._ops.get(txid, [])
             slots = [((keyspace, op.key), op) for (keyspace, _), some in zip(header.shards, ops, strict=False) for op in some]
             began_s, ended_s = self._told.get(txid, (0.0, float("inf")))

@@ -105,6 +105,13 @@ class Peer:
             list(self.disk.records.values()),
         )
         self.turn(self.commit.start)
+        if self.lost_store:
+            model.after(model.random.choice([0.0, 0.5]), lambda boots=self.boots: self.disown(boots))  # type: ignore[misc]
+
+    def disown(self, boots: int) -> None:
+        """Others have told it that it is not the store they know."""
+        if self.is_up and self.boots == boots:
+            self.turn(self.commit.disown)
 
     def now(self) -> Instant:
         return Instant(self.model.now, WALL_MS + self.skew_ms + int(self.model.now * 1000))
@@ -458,7 +465,8 @@ class Client:
                     model.checks.committed(began_s, model.now, outcome, changes, request)
                     self.last.update({c.slot: Found(outcome.stamp, c.value) for c in changes})
                 case Conflicted():
-                    model.checks.read(began_s, model.now, dict(outcome.found))
+                    for slot, found in outcome.found:  # each for itself: they are no snapshot
+                        model.checks.read(began_s, model.now, {slot: found})
                     self.last.update(dict(outcome.found))
                     model.checks.refused(request)
                 case Undecided() | None if request is not None:
