@@ -310,6 +310,9 @@ class Coordinator:
     def _look_after(self, turn: Turn, attempt: Attempt) -> None:
         if attempt.header.txid in self._attempts:
             self._hangs(turn, attempt.header)
+            self._timers.after(
+                turn.now, self._config.doubt_s, lambda turn: self._look_after(turn, attempt), coarse=True
+            )
 
     # The end of an attempt
 

@@ -77,8 +77,9 @@ class Recoveries:
         return len(self._running)
 
     def begin(self, turn: Turn, header: Header) -> None:
-        """Start, unless it is under way."""
-        if header.txid not in self._running:
+        """Start, unless it is under way, or not all who vote are known."""
+        is_known = all(self._electorate.voters(shard) for shard in header.shards)
+        if header.txid not in self._running and is_known:
             self._run(turn, header, 0)
 
     def end(self, txid: TxnId) -> None:

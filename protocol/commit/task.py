@@ -10,10 +10,10 @@ from .transaction import Slot, TxnId
 
 
 class Check(msgspec.Struct, frozen=True):
-    """What must be so: the key has this version (`stamp`), this `value`, or is absent."""
+    """What must be so: the key has this version (`stamp`), this `value`, is absent, or is there at all."""
 
     slot: Slot
-    kind: Literal["version", "value", "absent"]
+    kind: Literal["version", "value", "absent", "present"]
     stamp: int = 0
     value: bytes = b""
 
@@ -25,6 +25,8 @@ class Check(msgspec.Struct, frozen=True):
                 return found.value == self.value
             case "absent":
                 return found.value is None
+            case "present":
+                return found.value is not None
 
 
 class Found(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from ..limits import REQUEST_ID_BYTES_MAX, REQUEST_ID_BYTES_MIN, TXN_OPS_MAX, TXN_SHARDS_MAX
-from ..types import NodeId, Payload, node_text
+from ..types import NodeId, Payload, node_of, node_text
 from ..wire.fields import Counter, Id32, KeyBytes, Stamp, ValueBytes
 
 Shard = tuple[Counter, Counter]
@@ -25,6 +25,10 @@ Slot = tuple[int, bytes]
 """(keyspace, key)."""
 
 
+TXN_RECORD = "txn"
+"""The kind of a voter's stored records."""
+
+
 class TxnId(NamedTuple):
     """Names one attempt to commit, for ever: the counter belongs to one run of one coordinator."""
 
@@ -34,6 +38,15 @@ class TxnId(NamedTuple):
 
     def __str__(self) -> str:
         return f"{node_text(self.node)}.{self.run:x}.{self.counter:x}"
+
+    @classmethod
+    def parse(cls, text: str) -> TxnId | None:
+        """None: that is no such name."""
+        try:
+            node, run, counter = text.split(".")
+            return cls(node_of(node), int(run, 16), int(counter, 16))
+        except ValueError:
+            return None
 
 
 class Op(Payload, frozen=True, gc=False):

@@ -59,9 +59,17 @@ from .messages import (
 )
 from .ports import Electorate, Ledger, Timers
 from .post import Post
-from .transaction import Header, Instance, Op, Record, Slot, TxnId, coordinator_of, slots_of
-
-TXN_RECORD = "txn"
+from .transaction import (
+    TXN_RECORD,
+    Header,
+    Instance,
+    Op,
+    Record,
+    Slot,
+    TxnId,
+    coordinator_of,
+    slots_of,
+)
 
 Seen = tuple[tuple[int, int], ...]
 Place = tuple[TxnId | NodeId, int]
@@ -418,10 +426,13 @@ class Voter:
         record = self.records.get(header.txid)
         if record is None or record.outcome is not None:
             return
-        if any(map(self._electorate.is_voter, header.shards)):
+        is_known = all(self._electorate.voters(shard) for shard in header.shards)
+        if is_known and any(map(self._electorate.is_voter, header.shards)):
             self._doubtful(turn, header)
-        else:
-            self._hasten(turn, header)  # not sure yet that this store is the one that promised
+        else:  # not sure yet that this store is the one that promised, or a keyspace was dropped
+            self._timers.after(
+                turn.now, self._config.doubt_s, lambda turn: self._look_after(turn, header), coarse=True
+            )
 
     def coordinator_lost(self, turn: Turn, node: NodeId) -> None:
         """The link to a coordinator is gone: most likely nobody decides what it began."""
