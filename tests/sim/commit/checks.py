@@ -102,7 +102,9 @@ class Checks:
 
     def _choose(self, answer: Answer, prepared: bool) -> None:
         before = self._chosen.setdefault(answer, prepared)
-        require(before == prepared, f"C1: {before} and {prepared} are chosen for shard {answer[1]} of {answer[0]}")
+        require(
+            before == prepared, f"C1: {before} and {prepared} are chosen for shard {answer[1]} of {answer[0]}"
+        )
 
     def _decide(self, header: Header, committed: bool) -> None:
         before = self.outcomes.setdefault(header.txid, committed)
@@ -155,7 +157,8 @@ class Checks:
             require(not peer.commit.coordinator.attempts, f"C6: node {peer.index} has undecided attempts")
             require(len(peer.commit.reads) == 0, f"C6: node {peer.index} has unanswered reads")
         require(
-            len({tuple(sorted(peer.disk.entries.items())) for peer in peers}) == 1, "C6: nodes hold different values"
+            len({tuple(sorted(peer.disk.entries.items())) for peer in peers}) == 1,
+            "C6: nodes hold different values",
         )
         for request in self._refused & self._by_request.keys():
             raise Violation(f"C7: {request!r} committed after its client was told of a conflict")
@@ -170,7 +173,9 @@ class Checks:
             stamps = [stamp for stamp, _, _ in chain]
             require(len(set(stamps)) == len(stamps), f"C3: two commits of {slot} have one stamp")
             for before, (_, base, txid) in zip([0, *stamps], chain, strict=False):
-                require(base is None or base == before, f"C3: {txid} is based on {base}, but {before} was there")
+                require(
+                    base is None or base == before, f"C3: {txid} is based on {base}, but {before} was there"
+                )
             newest = held.get(slot)
             require(
                 newest is not None and newest.hlc == stamps[-1], f"C4: the newest commit of {slot} is nowhere"
@@ -194,7 +199,11 @@ class Checks:
         events = [*self._snapshots]
         for txid in sorted(self._commits()):
             header, ops = self.headers[txid], self._ops.get(txid, [])
-            slots = [((keyspace, op.key), op) for (keyspace, _), some in zip(header.shards, ops, strict=False) for op in some]
+            slots = [
+                ((keyspace, op.key), op)
+                for (keyspace, _), some in zip(header.shards, ops, strict=False)
+                for op in some
+            ]
             began_s, ended_s = self._told.get(txid, (0.0, float("inf")))
             reads = {slot: op.base for slot, op in slots if op.base is not None}
             writes = {slot: header.stamp for slot, op in slots if op.writes}
@@ -230,7 +239,7 @@ def find_cycle(events: list[Event]) -> list[Event] | None:
 
 
 def _precedes(one: Event, other: Event) -> bool:
-    """Whether `one` must come first: in real time, or because it wrote what `other` saw, or saw what `other` wrote."""
+    """Whether `one` must come first: in real time, or by what one wrote and the other saw."""
     if one.ended_s < other.began_s:
         return True
     for slot, stamp in one.writes.items():

@@ -1,9 +1,9 @@
 """A discrete-event model round `protocol.commit`: some nodes with a disk each, a bad network, clients.
 
 One seed makes one run, always the same: how many nodes, voters and keyspaces, what clients want, and every fault.
-Messages are delayed, reordered, repeated and lost; rows become durable later, and a crash takes what is not; disks are
-set back or wiped (the store is then another one and votes no more, as the daemon sees to); splits come and go. The
-faults stop after `FAULTS_S`, and everything must come to rest. What must hold is in checks.py.
+Messages are delayed, reordered, repeated and lost; rows become durable later, and a crash takes what is not; disks
+are set back or wiped (the store is then another one and votes no more, as the daemon sees to); splits come and go.
+The faults stop after `FAULTS_S`, and everything must come to rest. What must hold is in checks.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
 from random import Random
-
 
 from protocol.clock import ClusterTime, HybridClock
 from protocol.commit.commit import Commit
@@ -221,7 +220,9 @@ class Model:
         nodes = random.choice([1, 2, 3, 3, 3, 4, 5, 5])
         ids = [NodeId(bytes([index + 1]) * 32) for index in range(nodes)]
         self.voters = {
-            keyspace: tuple(sorted(random.sample(ids, random.choice([n for n in (1, 3, 3, 5) if n <= nodes]))))
+            keyspace: tuple(
+                sorted(random.sample(ids, random.choice([n for n in (1, 3, 3, 5) if n <= nodes])))
+            )
             for keyspace in range(1, 1 + random.choice([1, 1, 2]))
         }
         self.checks = Checks(self.voters)
@@ -298,9 +299,9 @@ class Model:
     def spread(self, peer: Peer, entries: list[Entry]) -> None:
         """Entries go to all, like a batch does."""
         for other in self.peers:
-            if other is not peer and entries and self.is_open(peer, other):
-                if not (self.faults_on and self.random.random() < self.loss):
-                    self.after(self.delay(), lambda other=other: self.merge(other, entries))  # type: ignore[misc]
+            is_told = other is not peer and entries and self.is_open(peer, other)
+            if is_told and not (self.faults_on and self.random.random() < self.loss):
+                self.after(self.delay(), lambda other=other: self.merge(other, entries))  # type: ignore[misc]
 
     def exchange(self) -> None:
         """Two peers sync, now and then."""
@@ -317,7 +318,9 @@ class Model:
 
     def fault(self) -> None:
         if self.faults_on:
-            self.random.choice([self.kill, self.kill, self.split, self.split, self.set_back, self.copy_disk])()
+            self.random.choice(
+                [self.kill, self.kill, self.split, self.split, self.set_back, self.copy_disk]
+            )()
 
     def kill(self) -> None:
         peer = self.random.choice(self.peers)
@@ -496,5 +499,3 @@ def run(seed: int) -> Checks:
     model = Model(seed)
     model.run()
     return model.checks
-
-
