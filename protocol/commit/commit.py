@@ -13,22 +13,27 @@ from typing import TYPE_CHECKING, Any
 from ..clock import HybridClock
 from ..config import Config
 from ..effects import Reply
-from ..errors import Refused
+from ..errors import Fault, Refused, RemoteFault
+from ..limits import OUTCOME_SEEN_S
 from ..turn import Turn
 from ..types import CommitNumber, LinkId, NodeId
-from .coordinator import Coordinator
+from .coordinator import BALLOT, Coordinator
+from .inquiry import Inquiries
 from .messages import (
     Abstain,
     Accept,
     Accepted,
     Ask,
     Forget,
+    Inquire,
     Known,
     Outcome,
     Outrun,
     Prepare,
     Promise,
     Read,
+    Report,
+    State,
     Step,
     Steps,
     Values,
@@ -40,8 +45,8 @@ from .post import Post
 from .reading import Answer, Reads
 from .recovery import Recoveries
 from .spreading import Spreading
-from .task import Found, ReadTask, Task
-from .transaction import Header, Shard, Slot, coordinator_of
+from .task import Found, InquiryTask, ReadTask, Task
+from .transaction import Header, Shard, Slot, TxnId, coordinator_of
 from .voter import Voter
 
 if TYPE_CHECKING:
@@ -49,7 +54,10 @@ if TYPE_CHECKING:
 
 
 class Commit:
-    """`stored`: the records of kind `TXN_RECORD`. `link_to`: the link to a member; `is_near`: whether it is heard."""
+    """`stored`: the records of kind `TXN_RECORD`. `link_to`: the link to a member; `is_near`: whether it is heard.
+
+    `has_ended`: whether the run that made a transaction id is known to be over.
+    """
 
     def __init__(
         self,
@@ -61,7 +69,8 @@ class Commit:
         electorate: Electorate,
         random: Random,
         link_to: Callable[[NodeId], LinkId | None],
-        is_near: Callable[[NodeId], bool],
+        is_near: Callable[[NodeId, float], bool],
+        has_ended: Callable[[TxnId], bool],
         stored: Iterable[bytes],
     ) -> None:
         self._config, self._electorate = config, electorate
@@ -72,7 +81,7 @@ class Commit:
             config, clock, ledger, electorate, self.post, self._timers, self.recoveries.begin, self._rank
         )
         self.voter.load(stored)
-        self.spreading = Spreading(config, self.post, self._timers)
+        self.spreading = Spreading(config, self.post, self._timers, has_ended)
         self.reads = Reads(config, electorate, self.post, self._timers)
         self.coordinator = Coordinator(
             config,
@@ -88,6 +97,7 @@ class Commit:
             self.recoveries.begin,
             self._ended,
         )
+        self.inquiries = Inquiries(self.post, self._timers, self._states)
         self._unsaid: list[tuple[CommitNumber, Header, set[NodeId]]] = []
         """Committed by this node, and not told to the voters before its own entries are on their way."""
         self._receive: dict[type[Step], Callable[[Turn, NodeId, Any], None]] = {
@@ -105,6 +115,8 @@ class Commit:
             Forget: self._on_forget,
             Read: self.voter.on_read,
             Values: self.reads.on_values,
+            Inquire: self.inquiries.on_inquire,
+            Report: self.inquiries.on_report,
         }
 
     @property
@@ -113,6 +125,7 @@ class Commit:
 
     def start(self, turn: Turn) -> None:
         self.voter.start(turn)
+        self._take_over(turn)
 
     def begin(self, turn: Turn, task: Task) -> None:
         self.coordinator.begin(turn, task)
@@ -138,8 +151,13 @@ class Commit:
 
         self.reads.ask(turn, wanted, until_s, done)
 
+    def inquire(self, turn: Turn, task: InquiryTask, members: Iterable[NodeId]) -> None:
+        self.inquiries.ask(turn, task, members)
+
     def receive(self, turn: Turn, sender: NodeId, steps: Steps) -> None:
+        """Raises RemoteFault MALFORMED."""
         for step in steps.steps:
+            check(sender, step)
             self._take(turn, sender, step)
 
     def tick(self, turn: Turn) -> None:
@@ -177,6 +195,25 @@ class Commit:
         self.coordinator.lost(turn, node)
         self.voter.coordinator_lost(turn, node)
 
+    def _states(self, txid: TxnId | None) -> Iterable[State]:
+        known = list(self.voter.states(txid))
+        voted = {state.header.txid for state in known}
+        for header in self.coordinator.attempts:
+            if header.txid not in voted and txid in (None, header.txid):
+                known.append(State(header, [], None, []))
+        return known
+
+    def _take_over(self, turn: Turn) -> None:
+        """See to it that outcomes get around that nobody else spreads any more."""
+        for record in self.voter.overdue(turn):
+            if record.outcome is not None and not self.spreading.spreads(record.header.txid):
+                self._spread(turn, record.header, record.outcome)
+        self._timers.after(turn.now, OUTCOME_SEEN_S, self._take_over, coarse=True)
+
+    def _spread(self, turn: Turn, header: Header, committed: bool) -> None:
+        voters = {voter for shard in header.shards for voter in self._electorate.voters(shard)}
+        self.spreading.spread(turn, header, committed, voters, {coordinator_of(header)})
+
     def _take(self, turn: Turn, sender: NodeId, step: Step) -> None:
         self._receive[type(step)](turn, sender, step)
 
@@ -209,10 +246,21 @@ class Commit:
         """This node has finished what somebody else (or itself, in vain) began."""
         self._learn(turn, header, committed)
         self.coordinator.on_outcome(turn, header, committed)
-        voters = {voter for shard in header.shards for voter in self._electorate.voters(shard)}
-        self.spreading.spread(turn, header, committed, voters | {coordinator_of(header)})
+        self._spread(turn, header, committed)
 
     def _rank(self, header: Header) -> int:
         """Voters look after a transaction one after the other, so that mostly one does."""
         voters = self._electorate.voters(header.shards[0])
         return voters.index(self.post.me) if self.post.me in voters else len(voters)
+
+
+def check(sender: NodeId, step: Step) -> None:
+    """What the shapes of the messages do not say. Raises RemoteFault MALFORMED."""
+    if isinstance(step, Prepare):
+        is_sound = step.header.txid.node == sender and len(step.ops) == len(step.header.shards)
+    elif isinstance(step, Accept) and step.ballot == BALLOT:
+        is_sound = step.header.txid.node == sender
+    else:
+        is_sound = True
+    if not is_sound:
+        raise RemoteFault(Fault.MALFORMED, f"{type(step).__name__} that its sender may not make")

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 BALLOT = 1
 """Of the run that made the transaction id."""
 
+SOON_S = 1.0
+"""A vote that comes within it and calls the transaction old speaks of clocks, not of time that has passed."""
+
 BACK_OFF_MIN_S = 0.01
 BACK_OFF_MAX_S = 0.5
 
@@ -87,8 +90,11 @@ class Running:
 class Attempt:
     """One transaction id. `asked`: who was sent PREPARE, and must hear how it ends."""
 
-    def __init__(self, running: Running, header: Header, asked: set[NodeId], tallies: list[Tally]) -> None:
+    def __init__(
+        self, running: Running, header: Header, asked: set[NodeId], tallies: list[Tally], began_s: float
+    ) -> None:
         self.running, self.header, self.asked, self.tallies = running, header, asked, tallies
+        self.began_s = began_s
 
     @property
     def outcome(self) -> bool | None:
@@ -112,7 +118,7 @@ class Coordinator:
         timers: Timers,
         reads: Reads,
         random: Random,
-        is_near: Callable[[NodeId], bool],
+        is_near: Callable[[NodeId, float], bool],
         hangs: Callable[[Turn, Header], None],
         ended: Callable[[Turn, Header, bool, set[NodeId]], None],
     ) -> None:
@@ -143,7 +149,7 @@ class Coordinator:
         if running.is_answered:
             return
         shards = self._shards_of(running.task)
-        if not all(self._has_quorum(shard) for shard in shards):
+        if not all(self._has_quorum(turn, shard) for shard in shards):
             self._timers.after(
                 turn.now, BACK_OFF_MAX_S / 10, lambda turn: self._try(turn, running), coarse=True
             )
@@ -179,12 +185,13 @@ class Coordinator:
         keyspaces = {slot[0] for slot in task.slots}
         return [(keyspace, self._electorate.epoch(keyspace)) for keyspace in sorted(keyspaces)]
 
-    def _has_quorum(self, shard: Shard) -> bool:
+    def _has_quorum(self, turn: Turn, shard: Shard) -> bool:
         voters = self._electorate.voters(shard)
-        return len(voters) > 0 and sum(map(self._is_reachable, voters)) >= majority(len(voters))
+        reachable = sum(self._is_reachable(turn, voter) for voter in voters)
+        return len(voters) > 0 and reachable >= majority(len(voters))
 
-    def _is_reachable(self, node: NodeId) -> bool:
-        return node == self._post.me or self._is_near(node)
+    def _is_reachable(self, turn: Turn, node: NodeId) -> bool:
+        return node == self._post.me or self._is_near(node, turn.now.mono_s)
 
     def _found(self, slot: Slot) -> Found:
         newest = self._ledger.newest(slot)
@@ -194,16 +201,15 @@ class Coordinator:
 
     def _prepare(self, turn: Turn, running: Running, shards: list[Shard], found: dict[Slot, Found]) -> None:
         task = running.task
-        for change in task.changes:
-            self._clock.observe(self._found(change.slot).stamp)
-        for seen in found.values():
-            self._clock.observe(seen.stamp)
+        self._exceed(turn, [self._found(change.slot).stamp for change in task.changes])
+        self._exceed(turn, [seen.stamp for seen in found.values()])
         self._counter += 1
         txid = TxnId(self._post.me, self._run, self._counter)
         header = Header(txid, self._clock.tick(turn.now), task.request, shards)
         voters = [self._electorate.voters(shard) for shard in shards]
-        asked = {node for some in voters for node in some if self._is_reachable(node)}
-        attempt = Attempt(running, header, asked, [Tally(some, asked) for some in voters])
+        asked = {node for some in voters for node in some if self._is_reachable(turn, node)}
+        tallies = [Tally(some, asked) for some in voters]
+        attempt = Attempt(running, header, asked, tallies, turn.now.mono_s)
         self._attempts[txid] = attempt
         running.tries += 1
         prepare = Prepare(header, ops_of(task, shards, found))
@@ -212,6 +218,13 @@ class Coordinator:
         self._timers.after(
             turn.now, self._config.vote_s, lambda turn: self._look_after(turn, attempt), coarse=True
         )
+
+    def _exceed(self, turn: Turn, stamps: list[int]) -> bool:
+        """Draw the next stamp above these; False: one is from the future, which would drag the clock along."""
+        sane = [stamp for stamp in stamps if not self._clock.is_ahead(stamp, turn.now)]
+        for stamp in sane:
+            self._clock.observe(stamp)
+        return len(sane) == len(stamps)
 
     def on_vote(self, turn: Turn, sender: NodeId, step: Vote) -> None:
         found = self._find(sender, step)
@@ -320,11 +333,12 @@ class Coordinator:
         running = attempt.running
         noes = [no for tally in attempt.tallies for no in tally.no.values()]
         whys = {no.why for no in noes}
+        is_behind = "late" in whys and turn.now.mono_s - attempt.began_s < SOON_S
         for no in noes:
             if no.why == "stale":
-                self._clock.observe(max(stamp for _, stamp in no.seen))
-        if "clock" in whys:
-            text = "the clock of this node is ahead of the voters'"
+                is_behind = is_behind or not self._exceed(turn, [stamp for _, stamp in no.seen])
+        if "clock" in whys or is_behind:
+            text = f"the clock of this node is {'behind' if is_behind else 'ahead of'} the voters'"
             self._answer(turn, running, Refused("clock_skew", text, "see peernode status", retryable=True))
             return
         running.must_read = running.must_read or "conflict" in whys

@@ -9,11 +9,18 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from ..limits import COMMIT_STEPS_MAX, READ_KEYS_MAX, TXN_OPS_MAX
+from ..limits import (
+    COMMIT_STATES_MAX,
+    COMMIT_STEPS_MAX,
+    READ_KEYS_MAX,
+    STATE_KEYS_MAX,
+    TXN_OPS_MAX,
+    TXN_SHARDS_MAX,
+)
 from ..types import Payload
 from ..wire.fields import Counter, KeyBytes, Stamp, ValueBytes
 from ..wire.registry import Route, Stream
-from .transaction import Header, Ops, Request, Shard, TxnId
+from .transaction import Header, Instance, Ops, Request, Shard, TxnId
 
 Index = Annotated[int, msgspec.Meta(ge=0, le=255)]
 """Which of the shards of a header."""
@@ -132,6 +139,30 @@ class Values(Payload, frozen=True, tag=14):
     repeated: bool = False
 
 
+class Inquire(Payload, frozen=True, tag=15):
+    """What do you know of this transaction? None: of all that are in doubt."""
+
+    number: Counter
+    txid: TxnId | None
+
+
+class State(Payload, frozen=True):
+    """What a node knows of a transaction. `instances`: its own, empty where it only coordinates. `keys`: some of what
+    it locks."""
+
+    header: Header
+    instances: Annotated[list[Instance], msgspec.Meta(max_length=TXN_SHARDS_MAX)]
+    outcome: bool | None
+    keys: Annotated[list[tuple[Counter, KeyBytes]], msgspec.Meta(max_length=STATE_KEYS_MAX)]
+
+
+class Report(Payload, frozen=True, tag=16):
+    """Everything that the sender knows and was asked for, the oldest first, as far as it fits."""
+
+    number: Counter
+    states: Annotated[list[State], msgspec.Meta(max_length=COMMIT_STATES_MAX)]
+
+
 Step = (
     Prepare
     | Vote
@@ -147,6 +178,8 @@ Step = (
     | Forget
     | Read
     | Values
+    | Inquire
+    | Report
 )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from ..limits import COMMIT_STEPS_BYTES_MAX, COMMIT_STEPS_MAX
 from ..turn import Turn
 from ..types import CommitNumber, LinkId, NodeId
-from .messages import Prepare, Step, Steps, Values
+from .messages import Prepare, Report, Step, Steps, Values
 
 Mail = list[tuple[NodeId, Step]]
 
@@ -103,6 +103,8 @@ def _bytes_of(step: Step) -> int:
     """Generously."""
     if isinstance(step, Prepare):
         return 512 + sum(len(op.key) + len(op.value or b"") + 32 for ops in step.ops for op in ops)
+    if isinstance(step, Report):
+        return 64 + 1024 * len(step.states) + sum(len(key) for state in step.states for _, key in state.keys)
     if isinstance(step, Values):
         return 64 + sum(len(value or b"") + 16 for _, value in step.values)
     return 512

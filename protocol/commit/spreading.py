@@ -8,7 +8,7 @@ and no timer stands for that proof. Whoever decided sees to it; when that node i
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from ..config import Config
 from ..limits import COMMIT_STEPS_MAX, OUTCOMES_OWED_MAX
@@ -21,17 +21,24 @@ from .transaction import Header, TxnId
 
 
 class Owed:
-    """Who must still say that it knows."""
+    """Who must still say that it knows: voters, and the coordinator if that is another one."""
 
-    def __init__(self, header: Header, committed: bool, to: Iterable[NodeId]) -> None:
+    def __init__(
+        self, header: Header, committed: bool, voters: Iterable[NodeId], others: set[NodeId]
+    ) -> None:
         self.outcome = Outcome(header, committed)
-        self.all = frozenset(to)
+        self.others = others - set(voters)
+        self.all = frozenset(voters) | others
         self.waiting = set(self.all)
 
 
 class Spreading:
-    def __init__(self, config: Config, post: Post, timers: Timers) -> None:
-        self._config, self._post, self._timers = config, post, timers
+    """`has_ended`: whether the run that began a transaction is known to be over, so that it asks for nothing."""
+
+    def __init__(
+        self, config: Config, post: Post, timers: Timers, has_ended: Callable[[TxnId], bool]
+    ) -> None:
+        self._config, self._post, self._timers, self._has_ended = config, post, timers, has_ended
         self._owed: OrderedDict[TxnId, Owed] = OrderedDict()
         self._known: dict[NodeId, list[TxnId]] = {}
         self._forget: dict[NodeId, list[TxnId]] = {}
@@ -43,8 +50,15 @@ class Spreading:
     def spreads(self, txid: TxnId) -> bool:
         return txid in self._owed
 
-    def spread(self, turn: Turn, header: Header, committed: bool, to: Iterable[NodeId]) -> None:
-        owed = self._owed[header.txid] = Owed(header, committed, to)
+    def spread(
+        self,
+        turn: Turn,
+        header: Header,
+        committed: bool,
+        voters: Iterable[NodeId],
+        others: Iterable[NodeId] = (),
+    ) -> None:
+        owed = self._owed[header.txid] = Owed(header, committed, voters, set(others))
         for node in sorted(owed.waiting):
             self._post.send(node, owed.outcome)
         if len(self._owed) > OUTCOMES_OWED_MAX:
@@ -62,11 +76,15 @@ class Spreading:
             if owed is None:
                 continue
             owed.waiting.discard(sender)
-            if not owed.waiting:
-                del self._owed[txid]
-                for node in owed.all:
-                    self._forget.setdefault(node, []).append(txid)
-                self._flush_later(turn)
+            self._finish_if_known(turn, owed)
+
+    def _finish_if_known(self, turn: Turn, owed: Owed) -> None:
+        txid = owed.outcome.header.txid
+        if owed.waiting <= owed.others and (not owed.waiting or self._has_ended(txid)):
+            del self._owed[txid]
+            for node in owed.all:
+                self._forget.setdefault(node, []).append(txid)
+            self._flush_later(turn)
 
     def linked(self, node: NodeId) -> None:
         """A peer is back: it may have missed something."""
@@ -100,6 +118,7 @@ class Spreading:
         for owed in list(self._owed.values())[:COMMIT_STEPS_MAX]:
             for node in sorted(owed.waiting):
                 self._post.send(node, owed.outcome)
+            self._finish_if_known(turn, owed)
         if self._owed:
             self._remind_later(turn)
 

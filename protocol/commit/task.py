@@ -63,6 +63,15 @@ class ReadTask(msgspec.Struct, frozen=True):
     timeout_s: float
 
 
+class InquiryTask(msgspec.Struct, frozen=True):
+    """What members know of a transaction, or (None) of all in doubt. Answered by their `State`s by node, after
+    `timeout_s` by those that came."""
+
+    ref: object
+    txid: TxnId | None
+    timeout_s: float
+
+
 class Committed(msgspec.Struct, frozen=True):
     """Decided, for good: every change has this stamp as its version."""
 

@@ -31,8 +31,10 @@ from ..config import Config
 from ..effects import RecordRow
 from ..limits import (
     COMMIT_STEPS_BYTES_MAX,
+    OUTCOME_SEEN_S,
     REQUEST_ITEMS_KEPT_MAX,
     REQUESTS_KEPT_MS,
+    STATE_KEYS_MAX,
     TXN_RECORDS_MAX,
     TXNS_FORGOTTEN_MAX,
 )
@@ -50,6 +52,7 @@ from .messages import (
     Promise,
     Read,
     Reason,
+    State,
     Values,
     Vote,
     Waiting,
@@ -108,6 +111,8 @@ class Voter:
         """Outcomes for steps that were still on their way when it was forgotten. A restart ends all links, so this
         need not outlive it."""
         self._queue: dict[Place, Queued] = {}
+        self._unforgotten: dict[TxnId, None] = {}
+        """Decided, and not known to everybody yet, in the order in which they were decided."""
         self._behind: dict[TxnId, list[Place]] = {}
         """Who waits for a transaction, in the order in which they came."""
 
@@ -121,6 +126,7 @@ class Voter:
         self._kept.clear()
         self._queue.clear()
         self._behind.clear()
+        self._unforgotten = {record.header.txid: None for record in records if record.outcome is not None}
         for record in records:
             self._note_request(record)
             if record.outcome is None:
@@ -145,6 +151,8 @@ class Voter:
         if self._is_over(sender, step.header):
             return
         record = self.records.get(step.header.txid)
+        if record is not None and record.header != step.header:
+            return  # its sender contradicts itself
         is_full = record is None and len(self.records) >= TXN_RECORDS_MAX
         for index in range(len(step.header.shards)):
             if is_full or not self._electorate.is_voter(step.header.shards[index]):
@@ -255,6 +263,9 @@ class Voter:
         """What was promised so far; None: there is nothing to be promised any more, or not by this store."""
         if self._is_over(sender, step.header):
             return None
+        record = self.records.get(step.header.txid)
+        if record is not None and record.header != step.header:
+            return None
         if step.shard >= len(step.header.shards) or not self._electorate.is_voter(
             step.header.shards[step.shard]
         ):
@@ -272,6 +283,8 @@ class Voter:
         if record is None and not any(self._electorate.is_voter(shard) for shard in header.shards):
             return
         record = record or _fresh(header)
+        if record.header != header:
+            return
         if record.outcome is not None:
             assert record.outcome == committed, f"two outcomes of {header.txid}"
             return
@@ -281,6 +294,7 @@ class Voter:
                 if op.writes and self.stamp_of(slot) < header.stamp:
                     self._ledger.record(turn, slot, op.value, header.stamp)
         self._store(turn, Record(header, [], record.instances, committed))
+        self._unforgotten[header.txid] = None
         self._ended(turn, header.txid)
 
     def forget(self, turn: Turn, txid: TxnId) -> None:
@@ -288,12 +302,34 @@ class Voter:
         record = self.records.get(txid)
         if record is None or record.outcome is None:
             return
+        self._unforgotten.pop(txid, None)
         if record.outcome and record.header.request is not None:
             self._kept.append(txid)
         else:
             self._drop(turn, record)
         while self._kept and self._is_stale(turn, self.records[self._kept[0]].header):
             self._drop(turn, self.records[self._kept.popleft()])
+
+    def overdue(self, turn: Turn) -> list[Record]:
+        """Decided long ago, and nobody has said that all know it: whoever was to see to that is gone."""
+        time_ms = self._clock.time.time_ms(turn.now)
+        found: list[Record] = []
+        for txid in self._unforgotten:
+            record = self.records[txid]
+            wait_s = OUTCOME_SEEN_S * (1 + self._rank(record.header))
+            if time_ms - stamp_ms(record.header.stamp) < OUTCOME_SEEN_S * 1000:
+                break
+            if time_ms - stamp_ms(record.header.stamp) >= wait_s * 1000:
+                found.append(record)
+        return found
+
+    def states(self, txid: TxnId | None) -> Iterable[State]:
+        """What this voter knows of one transaction, or of all in doubt."""
+        wanted = self.records.values() if txid is None else filter(None, [self.records.get(txid)])
+        for record in wanted:
+            if txid is not None or record.outcome is None:
+                keys = [slot for slot, _ in record.locked[:STATE_KEYS_MAX]]
+                yield State(record.header, record.instances, record.outcome, keys)
 
     def _is_stale(self, turn: Turn, header: Header) -> bool:
         age_ms = self._clock.time.time_ms(turn.now) - stamp_ms(header.stamp)

@@ -101,7 +101,8 @@ class Peer:
             Seats(model, self),
             Random(f"{model.seed}/{self.index}/{self.boots}"),
             lambda node: LinkId(model.index_of(node)) if model.is_open(self, model.of(node)) else None,
-            lambda node: model.is_open(self, model.of(node)),
+            lambda node, _: model.is_open(self, model.of(node)),
+            lambda txid: model.of(NodeId(txid.node)).disk.run > txid.run,
             list(self.disk.records.values()),
         )
         self.turn(self.commit.start)
