@@ -21,7 +21,7 @@ not.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -105,7 +105,7 @@ class Voter:
         self.locks = Locks()
         self._requests: dict[bytes, TxnId] = {}
         """What was voted YES for and may still commit, or has committed, by the name that its client gave it."""
-        self._kept: deque[TxnId] = deque()
+        self._kept: OrderedDict[TxnId, None] = OrderedDict()
         """Committed, and forgotten but for their requests."""
         self._forgotten: OrderedDict[TxnId, bool] = OrderedDict()
         """Outcomes for steps that were still on their way when it was forgotten. A restart ends all links, so this
@@ -304,11 +304,11 @@ class Voter:
             return
         self._unforgotten.pop(txid, None)
         if record.outcome and record.header.request is not None:
-            self._kept.append(txid)
+            self._kept.setdefault(txid)  # told so by everybody who decided it
         else:
             self._drop(turn, record)
-        while self._kept and self._is_stale(turn, self.records[self._kept[0]].header):
-            self._drop(turn, self.records[self._kept.popleft()])
+        while self._kept and self._is_stale(turn, self.records[next(iter(self._kept))].header):
+            self._drop(turn, self.records[self._kept.popitem(last=False)[0]])
 
     def overdue(self, turn: Turn) -> list[Record]:
         """Decided long ago, and nobody has said that all know it: whoever was to see to that is gone."""

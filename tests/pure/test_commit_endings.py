@@ -1,0 +1,115 @@
+"""How transactions end where something was missed: one node's `Commit`, told what others say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from protocol.clock import COUNTER_BITS, ClusterTime, HybridClock
+from protocol.commit.commit import Commit
+from protocol.commit.messages import Accept, Ask, Forget, Outcome, Step, Steps, Vote
+from protocol.commit.task import Change, Task
+from protocol.commit.transaction import Header, Shard, Slot, TxnId
+from protocol.config import Config
+from protocol.effects import Entry
+from protocol.limits import OUTCOME_SEEN_S, REQUESTS_KEPT_MS
+from protocol.turn import Say, Turn
+from protocol.types import CommitNumber, Instant, LinkId, NodeId
+
+A, B, C = (NodeId(bytes([number]) * 32) for number in (1, 2, 3))
+SHARD: Shard = (1, 1)
+WALL_MS = 1_700_000_000_000
+
+
+class Board:
+    """A ledger that is never written to, and an electorate: all three vote on everything."""
+
+    def newest(self, slot: Slot) -> Entry | None:
+        return None
+
+    def record(self, turn: Turn, slot: Slot, value: bytes | None, stamp: int) -> None:
+        pass
+
+    def epoch(self, keyspace: int) -> int:
+        return 1
+
+    def voters(self, shard: Shard) -> tuple[NodeId, ...]:
+        return (A, B, C)
+
+    def is_voter(self, shard: Shard) -> bool:
+        return True
+
+
+class Bench:
+    """Node A. `sent`: the steps that it said to others, with whom to, since the last look."""
+
+    def __init__(self, near: tuple[NodeId, ...] = (B, C)) -> None:
+        self.now_s, self._number = 0.0, CommitNumber(0)
+        self.sent: list[tuple[NodeId, Step]] = []
+        board = Board()
+        self.commit = Commit(
+            Config("n", "n:1"),
+            A,
+            1,
+            HybridClock(ClusterTime(self._now())),
+            board,
+            board,
+            Random(1),
+            lambda node: LinkId(node[0]),
+            lambda node, _: node in near,
+            lambda _: False,
+            [],
+        )
+        self.turn(self.commit.start)
+
+    def turn(self, decide: Callable[[Turn], None]) -> None:
+        """One turn, and then its rows are durable."""
+        self._number = CommitNumber(self._number + 1)
+        turn = Turn(self._now(), self._number)
+        decide(turn)
+        self.commit.seal(turn)
+        for effect in turn.effects:
+            if isinstance(effect, Say):
+                assert isinstance(effect.payload, Steps)
+                nodes = [NodeId(bytes([link]) * 32) for link in effect.links]
+                self.sent += [(node, step) for node in nodes for step in effect.payload.steps]
+        if turn.rows:
+            self.turn(lambda turn: self.commit.committed(turn, CommitNumber(turn.number - 1)))
+
+    def hear(self, sender: NodeId, *steps: Step) -> None:
+        self.turn(lambda turn: self.commit.receive(turn, sender, Steps(list(steps))))
+
+    def pass_time(self, seconds: float) -> None:
+        """Timers fire when they are due, not all at once."""
+        until_s = self.now_s + seconds
+        while self.commit.deadline_s <= until_s:
+            self.now_s = self.commit.deadline_s
+            self.turn(self.commit.tick)
+        self.now_s = until_s
+
+    def told(self, kind: type[Step]) -> list[NodeId]:
+        """Who was told such a step, each once."""
+        return sorted({node for node, step in self.sent if isinstance(step, kind)})
+
+    def _now(self) -> Instant:
+        return Instant(self.now_s, WALL_MS + int(self.now_s * 1000))
+
+
+def header_of(counter: int, *, ahead_ms: int = 0, request: bytes | None = None) -> Header:
+    """A transaction of B."""
+    return Header(TxnId(B, 1, counter), (WALL_MS + ahead_ms) << COUNTER_BITS, request, [SHARD])
+
+
+def test_forgetting_twice_keeps_a_request_once() -> None:
+    """Two nodes that both finished a transaction may both say FORGET; later it is dropped once, without a crash."""
+    bench = Bench()
+    first = header_of(1, request=b"r" * 16)
+    second = header_of(2, ahead_ms=2 * REQUESTS_KEPT_MS, request=b"s" * 16)
+    bench.hear(B, Outcome(first, True))
+    bench.hear(B, Forget([first.txid]))
+    bench.hear(C, Forget([first.txid]))
+
+    bench.pass_time(REQUESTS_KEPT_MS / 1000 + 1)
+    bench.hear(B, Outcome(second, True), Forget([second.txid]))
+
+    assert [second.txid] == list(bench.commit.voter.records)
