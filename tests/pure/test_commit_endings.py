@@ -113,3 +113,15 @@ def test_forgetting_twice_keeps_a_request_once() -> None:
     bench.hear(B, Outcome(second, True), Forget([second.txid]))
 
     assert [second.txid] == list(bench.commit.voter.records)
+
+
+def test_only_those_who_hear_the_outcome_are_asked_to_accept() -> None:
+    """A voter that was not asked to prepare is not drawn in later: nobody would wait for it before forgetting."""
+    bench = Bench(near=(B,))
+    bench.turn(lambda turn: bench.commit.begin(turn, Task("r", (), (Change((1, b"k"), b"v"),), 2.0)))
+    (txid,) = [header.txid for header in bench.commit.coordinator.attempts]
+
+    bench.hear(B, Vote(txid, 0, True))
+    bench.pass_time(0.1)
+
+    assert [B] == bench.told(Accept)
