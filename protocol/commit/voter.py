@@ -111,8 +111,8 @@ class Voter:
         """Outcomes for steps that were still on their way when it was forgotten. A restart ends all links, so this
         need not outlive it."""
         self._queue: dict[Place, Queued] = {}
-        self._unforgotten: dict[TxnId, None] = {}
-        """Decided, and not known to everybody yet, in the order in which they were decided."""
+        self._unforgotten: dict[TxnId, float] = {}
+        """Decided, and not known to everybody yet, and since when, oldest first."""
         self._behind: dict[TxnId, list[Place]] = {}
         """Who waits for a transaction, in the order in which they came."""
 
@@ -126,14 +126,15 @@ class Voter:
         self._kept.clear()
         self._queue.clear()
         self._behind.clear()
-        self._unforgotten = {record.header.txid: None for record in records if record.outcome is not None}
+        self._unforgotten = {record.header.txid: 0.0 for record in records if record.outcome is not None}
         for record in records:
             self._note_request(record)
             if record.outcome is None:
                 self.locks.take(record.header.txid, record.locked)
 
     def start(self, turn: Turn) -> None:
-        """Look after what was in doubt when this node stopped."""
+        """Look after what was in doubt, or not known to everybody, when this node stopped."""
+        self._unforgotten = dict.fromkeys(self._unforgotten, turn.now.mono_s)
         for record in self.records.values():
             if record.outcome is None:
                 self._hasten(turn, record.header)
@@ -294,7 +295,7 @@ class Voter:
                 if op.writes and self.stamp_of(slot) < header.stamp:
                     self._ledger.record(turn, slot, op.value, header.stamp)
         self._store(turn, Record(header, [], record.instances, committed))
-        self._unforgotten[header.txid] = None
+        self._unforgotten[header.txid] = turn.now.mono_s
         self._ended(turn, header.txid)
 
     def forget(self, turn: Turn, txid: TxnId) -> None:
@@ -312,15 +313,13 @@ class Voter:
 
     def overdue(self, turn: Turn) -> list[Record]:
         """Decided long ago, and nobody has said that all know it: whoever was to see to that is gone."""
-        time_ms = self._clock.time.time_ms(turn.now)
         found: list[Record] = []
-        for txid in self._unforgotten:
-            record = self.records[txid]
-            wait_s = OUTCOME_SEEN_S * (1 + self._rank(record.header))
-            if time_ms - stamp_ms(record.header.stamp) < OUTCOME_SEEN_S * 1000:
+        for txid, since_s in self._unforgotten.items():
+            waited_s = turn.now.mono_s - since_s
+            if waited_s < OUTCOME_SEEN_S:
                 break
-            if time_ms - stamp_ms(record.header.stamp) >= wait_s * 1000:
-                found.append(record)
+            if waited_s >= OUTCOME_SEEN_S * (1 + self._rank(self.records[txid].header)):
+                found.append(self.records[txid])
         return found
 
     def states(self, txid: TxnId | None) -> Iterable[State]:

@@ -125,3 +125,15 @@ def test_only_those_who_hear_the_outcome_are_asked_to_accept() -> None:
     bench.pass_time(0.1)
 
     assert [B] == bench.told(Accept)
+
+
+def test_a_stamp_from_the_future_holds_up_no_take_over() -> None:
+    """A transaction whose coordinator's clock was ahead is refused, and must still be forgotten in time."""
+    bench = Bench()
+    bench.hear(B, Outcome(header_of(1, ahead_ms=600_000), False), Outcome(header_of(2), True))
+    bench.sent.clear()
+
+    bench.pass_time(2 * OUTCOME_SEEN_S + 1)
+
+    taken_over = {step.header.txid.counter for _, step in bench.sent if isinstance(step, Outcome)}
+    assert {1, 2} == taken_over
