@@ -190,6 +190,7 @@ class Commit:
 
     def link_up(self, node: NodeId) -> None:
         self.spreading.linked(node)
+        self.recoveries.linked(node)
 
     def link_down(self, turn: Turn, node: NodeId) -> None:
         self.coordinator.lost(turn, node)

@@ -137,3 +137,14 @@ def test_a_stamp_from_the_future_holds_up_no_take_over() -> None:
 
     taken_over = {step.header.txid.counter for _, step in bench.sent if isinstance(step, Outcome)}
     assert {1, 2} == taken_over
+
+
+def test_a_voter_that_comes_back_is_asked_at_once() -> None:
+    """A recovery that lacked a majority does not wait for its next ballot, seconds away, when a voter is linked."""
+    bench = Bench()
+    bench.turn(lambda turn: bench.commit.recoveries.begin(turn, header_of(1)))
+    bench.sent.clear()
+
+    bench.turn(lambda _: bench.commit.link_up(C))
+
+    assert [C] == bench.told(Ask)
