@@ -82,7 +82,7 @@ class Commit:
         )
         self.voter.load(stored)
         self.spreading = Spreading(config, self.post, self._timers, has_ended)
-        self.reads = Reads(config, electorate, self.post, self._timers)
+        self.reads = Reads(config, electorate, self.post, self._timers, random)
         self.coordinator = Coordinator(
             config,
             run,
