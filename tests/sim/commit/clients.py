@@ -40,7 +40,7 @@ class Load:
         self.checks = random.choice([0.2, 0.5, 0.9])
         self.skew = random.choice([0.0, 0.0, 0.5, 0.9])
         self.requests = random.choice([0.0, 0.6, 1.0])
-        self.pause_s = random.choice([0.1, 0.4])
+        self.pause_s = 0.05 if self.skew else random.choice([0.1, 0.4])
 
     def some_slots(self, random: Random, keyspaces: list[int]) -> list[Slot]:
         """Different ones, in any order: mostly few, mostly hot."""
@@ -52,6 +52,11 @@ class Load:
             slots.append(left.pop(place))
             weights.pop(place)
         return slots
+
+    def some_pair(self, random: Random, keyspaces: list[int]) -> list[Slot]:
+        """The two hottest, in any order; of two keyspaces if there are."""
+        slots = [(keyspace, key) for key in KEYS for keyspace in keyspaces]
+        return random.sample(slots[:2], 2)
 
 
 class Client:
@@ -69,11 +74,13 @@ class Client:
         if self._model.now > self._until_s:
             return
         self._count += 1
-        slots = self._load.some_slots(self._random, sorted(self._model.voters))
+        keyspaces = sorted(self._model.voters)
+        slots = self._load.some_slots(self._random, keyspaces)
         if self._random.random() < self._load.reads:
             self._read(tuple(slots))
-        elif self._random.random() < self._load.skew and len(slots) > 1 and slots[1] in self._last:
-            self._write([self._check(slots[1])], slots[:1])
+        elif self._random.random() < self._load.skew:
+            checked, changed = self._load.some_pair(self._random, keyspaces)
+            self._write([self._check(checked)] if checked in self._last else [], [changed])
         else:
             known = [slot for slot in slots if slot in self._last]
             checks = [self._check(slot) for slot in known if self._random.random() < self._load.checks]

@@ -22,7 +22,7 @@ from .patience import Patience
 from .peers import Peer
 
 FAULTS_S = 8.0
-WORK_S = 12.0
+WORK_S = 10.0
 END_S = 80.0
 
 Told = Callable[[str], None]

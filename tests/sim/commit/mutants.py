@@ -1,7 +1,7 @@
 """Broken variants of the protocol that the model must catch: a check without a mutant proves nothing.
 
-Each changes one decision of the product, by putting a function in the place of another while it is planted. `check`
-is what must catch it, `seeds` are some that do (the timing of model and product decides which).
+Each changes one decision of the product, by putting a function in the place of another while it is planted. The
+seeds that catch it stand in test_mutants.py.
 """
 
 from __future__ import annotations
@@ -13,35 +13,46 @@ from unittest.mock import patch
 
 import msgspec
 
-from protocol.commit import commit, coordinator, recovery
+from protocol.commit import commit, coordinator, reading, recovery
 from protocol.commit.commit import Commit
 from protocol.commit.coordinator import Attempt, Coordinator, Tally
 from protocol.commit.locks import Locks
 from protocol.commit.messages import Accept, Ask, Known, Promise
 from protocol.commit.post import Post
+from protocol.commit.recovery import Recoveries
 from protocol.commit.spreading import Spreading
+from protocol.commit.task import Task
 from protocol.commit.transaction import Instance, Op, Slot, TxnId
 from protocol.commit.voter import Voter
+from protocol.effects import Reply
+from protocol.errors import Refused
 from protocol.turn import Turn
 from protocol.types import NodeId
 
 from .peers import Seats
 
-Patch = tuple[object, str, Any]
+
+class Patch(msgspec.Struct, frozen=True):
+    """What stands there while it lasts."""
+
+    owner: object
+    name: str
+    replacement: Any
 
 
 class Mutant(msgspec.Struct, frozen=True):
+    """`check`: what must catch it."""
+
     says: str
     check: str
-    seeds: tuple[int, ...]
     patches: tuple[Patch, ...]
 
     @contextmanager
     def planted(self) -> Iterator[None]:
         """While this lasts, every node has the fault."""
         with ExitStack() as stack:
-            for owner, name, replacement in self.patches:
-                stack.enter_context(patch.object(owner, name, replacement))
+            for one in self.patches:
+                stack.enter_context(patch.object(one.owner, one.name, one.replacement))
             yield
 
 
@@ -132,74 +143,81 @@ def nothing(*_: object) -> None:
     """In the place of what should be done."""
 
 
+def refuse(self: Coordinator, turn: Turn, task: Task) -> None:
+    """In the place of `begin`: never does anything wrong."""
+    turn.do(Reply(task.ref, Refused("overloaded", "no")))
+
+
+def one(voters: int) -> int:
+    """In the place of `majority`."""
+    return 1
+
+
 MUTANTS = {
     "aborts-without-evidence": Mutant(
         "the coordinator proposes ABORT on mere silence",
         "C1",
-        (),
-        ((Coordinator, "_look_after", abort_on_silence),),
+        (Patch(Coordinator, "_look_after", abort_on_silence),),
     ),
     "fast-with-a-majority": Mutant(
-        "chosen by a bare majority of YES, without ballot 1", "C2", (), ((Tally, "count", count_majority),)
+        "chosen by a bare majority of YES, without ballot 1", "C4", (Patch(Tally, "count", count_majority),)
     ),
     "reuses-ids": Mutant(
-        "a coordinator that was restarted uses its ids, and their ballot 1, again",
-        "C",
-        (),
-        ((coordinator, "TxnId", name_without_run),),
+        "a restarted coordinator uses its ids, and their ballot 1, again",
+        "C5",
+        (Patch(coordinator, "TxnId", name_without_run),),
     ),
     "shares-ids": Mutant(
         "two coordinators use one id",
-        "C",
-        (),
-        ((coordinator, "TxnId", name_without_node), (commit, "check", nothing)),
+        "C5",
+        (Patch(coordinator, "TxnId", name_without_node), Patch(commit, "check", nothing)),
     ),
     "chains-attempts": Mutant(
         "a new attempt begins before the earlier is known to be aborted",
         "C7",
-        (),
-        ((Coordinator, "_look_after", chain_attempts),),
+        (Patch(Coordinator, "_look_after", chain_attempts),),
     ),
+    "refuses-all": Mutant("a coordinator does nothing", "C9", (Patch(Coordinator, "begin", refuse),)),
     "forgets-promises": Mutant(
-        "a promise binds to nothing", "C1", (), ((Voter, "_standing", accept_regardless),)
+        "a promise binds to nothing", "C1", (Patch(Voter, "_standing", accept_regardless),)
     ),
-    "votes-before-durable": Mutant(
-        "votes and promises leave before they are durable", "C", (), ((Post, "send_durably", Post.send),)
+    "speaks-before-durable": Mutant(
+        "votes and promises leave before they are durable", "C4", (Patch(Post, "send_durably", Post.send),)
     ),
     "recovery-always-aborts": Mutant(
-        "recovery always proposes ABORT", "C1", (), ((recovery, "answer_of", lambda promises: False),)
+        "recovery always proposes ABORT", "C1", (Patch(recovery, "answer_of", lambda promises: False),)
     ),
     "recovery-hopes": Mutant(
         "recovery proposes COMMIT if any voter said YES",
-        "C",
-        (),
-        ((recovery, "answer_of", prepared_if_anybody_voted),),
+        "C1",
+        (Patch(recovery, "answer_of", prepared_if_anybody_voted),),
     ),
     "never-recovers": Mutant(
-        "what is in doubt stays so", "C8", (), ((recovery.Recoveries, "begin", nothing),)
+        "nobody finishes what is in doubt", "C8", (Patch(Recoveries, "begin", nothing),)
     ),
     "reads-through-locks": Mutant(
         "a voter answers reads although a transaction in doubt writes there",
         "C5",
-        (),
-        ((Voter, "_writer_of", nothing),),
+        (Patch(Voter, "_writer_of", nothing),),
+    ),
+    "reads-one-voter": Mutant(
+        "one voter's answer is enough to read", "C5", (Patch(reading, "majority", one),)
     ),
     "ignores-shared-locks": Mutant(
-        "keys that are only checked are not locked", "C", (), ((Locks, "take", take_writes_only),)
+        "keys that are only checked are not locked", "C5", (Patch(Locks, "take", take_writes_only),)
     ),
     "forgets-requests": Mutant(
         "a voter does not know which transaction a request belongs to",
         "C7",
-        (),
-        ((Voter, "_earlier", nothing),),
+        (Patch(Voter, "_earlier", nothing),),
     ),
     "forgets-early": Mutant(
-        "FORGET before all know the outcome", "C", (), ((Spreading, "on_known", forget_at_once),)
+        "FORGET before all know the outcome", "C1", (Patch(Spreading, "on_known", forget_at_once),)
     ),
+    "never-forgets": Mutant("outcomes are kept for ever", "C6", (Patch(Voter, "forget", nothing),)),
     "votes-from-a-backup": Mutant(
         "a voter whose disk was lost or set back goes on voting",
-        "C",
-        (),
-        ((Seats, "is_voter", is_any_voter), (Commit, "disown", nothing)),
+        "C1",
+        (Patch(Seats, "is_voter", is_any_voter), Patch(Commit, "disown", nothing)),
     ),
 }

@@ -74,9 +74,9 @@ class Patience:
 
 
 def _prepared_at(peer: Peer) -> list[Record]:
-    return (
-        [record for record in peer.commit.voter.records.values() if record.is_prepared] if peer.is_up else []
-    )
+    if not peer.is_up or not peer.commit.voter.locks:
+        return []
+    return [record for record in peer.commit.voter.records.values() if record.is_prepared]
 
 
 def _is_able(peer: Peer) -> bool:
