@@ -143,7 +143,8 @@ class Voter:
         """Drop everything, outcomes too: others have them, or never asked this store."""
         for txid in self.records:
             turn.stage(RecordRow(TXN_RECORD, _key(txid), None))
-        self._post.staged(turn)
+        if self.records:  # else nothing is staged, and what waits for that to be durable would wait for ever
+            self._post.staged(turn)
         self.load([])
 
     # Voting

@@ -7,7 +7,17 @@ from random import Random
 
 from protocol.clock import COUNTER_BITS, ClusterTime, HybridClock
 from protocol.commit.commit import Commit
-from protocol.commit.messages import Accept, Ask, Forget, Outcome, Read, Step, Steps, Values, Vote
+from protocol.commit.messages import (
+    Accept,
+    Ask,
+    Forget,
+    Outcome,
+    Read,
+    Step,
+    Steps,
+    Values,
+    Vote,
+)
 from protocol.commit.task import Change, ReadTask, Task
 from protocol.commit.transaction import Header, Shard, Slot, TxnId
 from protocol.config import Config
@@ -63,9 +73,8 @@ class Bench:
         self.turn(self.commit.start)
 
     def turn(self, decide: Callable[[Turn], None]) -> None:
-        """One turn, and then its rows are durable."""
-        self._number = CommitNumber(self._number + 1)
-        turn = Turn(self._now(), self._number)
+        """One turn, and then its rows are durable, if there are any."""
+        turn = Turn(self._now(), CommitNumber(self._number + 1))
         decide(turn)
         self.commit.seal(turn)
         for effect in turn.effects:
@@ -74,7 +83,8 @@ class Bench:
                 nodes = [NodeId(bytes([link]) * 32) for link in effect.links]
                 self.sent += [(node, step) for node in nodes for step in effect.payload.steps]
         if turn.rows:
-            self.turn(lambda turn: self.commit.committed(turn, CommitNumber(turn.number - 1)))
+            self._number = number = turn.number
+            self.turn(lambda turn: self.commit.committed(turn, number))
 
     def hear(self, sender: NodeId, *steps: Step) -> None:
         self.turn(lambda turn: self.commit.receive(turn, sender, Steps(list(steps))))
@@ -161,3 +171,13 @@ def test_an_answer_to_a_former_run_answers_nothing() -> None:
         bench.hear(voter, Values(number, [(7, b"of k")]))
 
     assert len(bench.commit.reads) == 1
+
+
+def test_a_store_without_records_is_disowned_without_a_trace() -> None:
+    """Nothing is stored by that, and so nothing that is said afterwards waits for it."""
+    bench = Bench()
+    bench.turn(bench.commit.disown)
+
+    bench.hear(B, Read(1, SHARD, [b"k"]))
+
+    assert bench.told(Values) == [B]
