@@ -78,6 +78,9 @@ class Recoveries:
     def __len__(self) -> int:
         return len(self._running)
 
+    def runs(self, txid: TxnId) -> bool:
+        return txid in self._running
+
     def begin(self, turn: Turn, header: Header) -> None:
         """Start, unless it is under way."""
         if header.txid not in self._running:

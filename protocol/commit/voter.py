@@ -59,6 +59,8 @@ from .messages import (
 )
 from .ports import Electorate, Ledger, Timers
 from .post import Post
+from .recovery import FIRST_BALLOT
+from .stragglers import QUESTION
 from .transaction import Header, Instance, Op, Record, Slot, TxnId, coordinator_of, slots_of
 
 TXN_RECORD = "txn"
@@ -250,13 +252,14 @@ class Voter:
         instance = self._standing(sender, step)
         if instance is None:
             return
-        if step.ballot < instance.promised:
+        if QUESTION < step.ballot < instance.promised:
             self._post.send_durably(sender, Outrun(step.header.txid, step.shard, instance.promised))
             return
         if step.ballot > instance.promised:
             instance = msgspec.structs.replace(instance, promised=step.ballot)
             self._put(turn, step.header, step.shard, instance)
-        self._queue.pop((step.header.txid, step.shard), None)
+        if step.ballot > QUESTION:
+            self._queue.pop((step.header.txid, step.shard), None)
         txid = step.header.txid
         promise = Promise(txid, step.shard, step.ballot, instance.vote, instance.accepted)
         self._post.send_durably(sender, promise)
@@ -312,6 +315,11 @@ class Voter:
         while self._kept and self._is_stale(turn, self.records[next(iter(self._kept))].header):
             self._drop(turn, self.records[self._kept.popitem(last=False)[0]])
 
+    def is_contested(self, txid: TxnId) -> bool:
+        """Whether somebody set out to finish it: then its coordinator may not have asked all who take part."""
+        record = self.records.get(txid)
+        return record is not None and any(one.promised >= FIRST_BALLOT for one in record.instances)
+
     def overdue(self, turn: Turn) -> list[Record]:
         """Decided long ago, and nobody has said that all know it: whoever was to see to that is gone."""
         found: list[Record] = []
@@ -322,6 +330,19 @@ class Voter:
             if waited_s >= OUTCOME_SEEN_S * (1 + self._rank(self.records[txid].header)):
                 found.append(self.records[txid])
         return found
+
+    @property
+    def unvoted(self) -> list[Header]:
+        """What was promised here, and neither voted on nor decided."""
+        return [r.header for r in self.records.values() if r.outcome is None and not r.has_voted]
+
+    def drop_unvoted(self, turn: Turn, txid: TxnId) -> None:
+        """Nobody has voted on it either, or knows an outcome."""
+        record = self.records.get(txid)
+        if record is not None and record.outcome is None and not record.has_voted:
+            del self.records[txid]
+            turn.stage(RecordRow(TXN_RECORD, _key(txid), None))
+            self._post.staged(turn)
 
     def states(self, txid: TxnId | None) -> Iterable[State]:
         """What this voter knows of one transaction, or of all in doubt."""
@@ -415,8 +436,9 @@ class Voter:
         self._timers.after(turn.now, delay_s, lambda turn: self._look_after(turn, header), coarse=True)
 
     def _look_after(self, turn: Turn, header: Header) -> None:
+        """See to it that it ends, if this voter has voted (see stragglers.py if it has not)."""
         record = self.records.get(header.txid)
-        if record is None or record.outcome is not None:
+        if record is None or record.outcome is not None or not record.has_voted:
             return
         if any(map(self._electorate.is_voter, header.shards)):
             self._doubtful(turn, header)
@@ -439,8 +461,8 @@ class Voter:
         self, turn: Turn, header: Header, index: int, instance: Instance, ops: list[list[Op]] | None = None
     ) -> None:
         record = self.records.get(header.txid)
-        if record is None:
-            record = _fresh(header)
+        record = record or _fresh(header)
+        if not record.has_voted:
             delay_s = self._config.doubt_s * (1 + 0.2 * self._rank(header))
             self._timers.after(turn.now, delay_s, lambda turn: self._look_after(turn, header), coarse=True)
         instances = [*record.instances]

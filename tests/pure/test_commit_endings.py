@@ -12,14 +12,17 @@ from protocol.commit.messages import (
     Ask,
     Forget,
     Outcome,
+    Prepare,
+    Promise,
     Read,
     Step,
     Steps,
     Values,
     Vote,
 )
+from protocol.commit.stragglers import QUESTION
 from protocol.commit.task import Change, ReadTask, Task
-from protocol.commit.transaction import Header, Shard, Slot, TxnId
+from protocol.commit.transaction import Header, Op, Shard, Slot, TxnId
 from protocol.config import Config
 from protocol.effects import Entry
 from protocol.limits import OUTCOME_SEEN_S, REQUESTS_KEPT_MS
@@ -181,3 +184,79 @@ def test_a_store_without_records_is_disowned_without_a_trace() -> None:
     bench.hear(B, Read(1, SHARD, [b"k"]))
 
     assert bench.told(Values) == [B]
+
+
+def test_a_voter_that_never_voted_decides_nothing() -> None:
+    """It was drawn in by somebody who finishes a transaction; when all others have forgotten it, it drops it."""
+    bench = Bench()
+    header = header_of(1)
+    bench.hear(C, Ask(header, 0, 4))
+    bench.sent.clear()
+
+    bench.pass_time(3 * OUTCOME_SEEN_S)
+    asked = {(to, step.ballot) for to, step in bench.sent if isinstance(step, Ask)}
+    for voter in (B, C):
+        bench.hear(voter, Promise(header.txid, 0, QUESTION, None, None))
+
+    assert asked == {(B, QUESTION), (C, QUESTION)}
+    assert bench.commit.voter.records == {}
+
+
+def test_a_voter_that_never_voted_waits_for_one_that_did() -> None:
+    """As long as somebody has a vote, a promise may count."""
+    bench = Bench()
+    header = header_of(1)
+    bench.hear(C, Ask(header, 0, 4))
+
+    bench.pass_time(3 * OUTCOME_SEEN_S)
+    bench.hear(B, Promise(header.txid, 0, QUESTION, True, None))
+    bench.hear(C, Promise(header.txid, 0, QUESTION, None, None))
+
+    assert [header.txid] == list(bench.commit.voter.records)
+
+
+def test_a_late_vote_is_looked_after() -> None:
+    """A PREPARE may come after others set out to finish it: who has said NO by then sees to it like all who voted."""
+    bench = Bench()
+    header = header_of(1)
+    bench.hear(C, Ask(header, 0, 4))
+    bench.pass_time(2.0)
+    bench.sent.clear()
+
+    bench.hear(B, Prepare(header, [[Op(b"k", None, True, b"v")]]))
+    bench.pass_time(2.0)
+
+    assert bench.told(Vote) == [B]
+    assert bench.told(Ask) == [B, C]
+
+
+def test_a_question_makes_no_promise() -> None:
+    """Asking whether anybody voted leaves no record behind."""
+    bench = Bench()
+    bench.hear(C, Ask(header_of(1), 0, QUESTION))
+
+    assert bench.told(Promise) == [C]
+    assert bench.commit.voter.records == {}
+
+
+def test_a_contested_outcome_is_told_to_all_voters() -> None:
+    """A coordinator tells those that it asked to prepare; one that others have asked tells it to the rest."""
+    bench = Bench()
+    header = header_of(1)
+    bench.hear(C, Ask(header, 0, 4))
+    bench.sent.clear()
+
+    bench.hear(B, Outcome(header, True))
+
+    assert bench.told(Outcome) == [B, C]
+
+
+def test_what_is_still_being_told_is_not_forgotten() -> None:
+    """Another's FORGET does not know of the voters that this node is waiting for."""
+    bench = Bench()
+    header = header_of(1)
+    bench.hear(C, Ask(header, 0, 4))
+
+    bench.hear(B, Outcome(header, True), Forget([header.txid]))
+
+    assert [header.txid] == list(bench.commit.voter.records)
