@@ -8,6 +8,7 @@ from contextlib import nullcontext
 
 from .mutants import MUTANTS
 from .runs import Totals, play, replay_line, run_many
+from .trace import Excerpt
 
 CHUNK = 50
 REPORT_EVERY = 1000
@@ -33,23 +34,17 @@ def main() -> int:
 
 
 def run_one(options: argparse.Namespace) -> int:
-    """Play a seed; `--trace` prints all of it, or what names a transaction or is a fault."""
-    wanted = options.trace
+    """Play a seed; `--trace` prints what happens."""
+    wanted = None if options.trace is None else Excerpt(options.trace)
 
     def told(line: str) -> None:
-        if wanted == "" or is_about(line, wanted):
+        if wanted is not None and wanted.has(line):
             print(line)
 
     with MUTANTS[options.mutant].planted() if options.mutant else nullcontext():
         part = play([options.seed], told if wanted is not None else None)
     print("\n".join(what for _, what in part.violations) or "nothing is broken")
     return 1 if part.violations else 0
-
-
-def is_about(line: str, txid: str) -> bool:
-    """Whether a line of the trace names a transaction, or tells what happened to nodes."""
-    words = line.replace(",", " ").replace("=", " ").replace("[", " ").replace("]", " ").split()
-    return txid in words or not any("." in word and word.startswith("n") for word in words[1:])
 
 
 def read_options() -> argparse.Namespace:

@@ -14,6 +14,7 @@ class Point(Enum):
 
     ASKED = "a coordinator has sent PREPARE"
     FIRST_VOTE = "a coordinator has heard the first vote"
+    FIRST_PROMISE = "somebody who finishes a transaction has heard the first promise"
     ACCEPTED = "ballot 1 is accepted by a majority, and its coordinator does not know it yet"
     DECIDED = "a coordinator has answered its client, and nothing of that is durable"
     STAGED = "a voter has staged a record that is not durable"

@@ -162,7 +162,7 @@ class Checks:
 
     def at_rest(self, peers: list[Peer]) -> None:
         for peer in peers:
-            self._check_peer(peer)
+            self._check_peer(peer, {peer.id for peer in peers if peer.lost_store})
         contents = {tuple(sorted(peer.disk.entries.items())) for peer in peers}
         require(len(contents) == 1, "C6: nodes hold different values")
         for request in sorted(self._refused & self._by_request.keys()):
@@ -174,18 +174,26 @@ class Checks:
         self._check_chains(peers)
         self._check_order()
 
-    def _check_peer(self, peer: Peer) -> None:
-        commit = peer.commit
+    def _check_peer(self, peer: Peer, lost: set[NodeId]) -> None:
+        commit, records = peer.commit, peer.commit.voter.records.values()
         if not peer.lost_store:
-            doubtful = [r.header.txid for r in commit.voter.records.values() if r.outcome is None]
-            require(not doubtful, f"C6: {peer} is in doubt about {[name_of(txid) for txid in doubtful[:3]]}")
+            doubtful = [
+                r.header for r in records if r.outcome is None and (r.has_voted or not self._excused(r, lost))
+            ]
+            require(not doubtful, f"C6: {peer} is in doubt about {[name_of(h.txid) for h in doubtful[:3]]}")
             require(len(commit.voter.locks) == 0, f"C6: {peer} holds locks")
-        kept = [r.header for r in commit.voter.records.values() if not (r.outcome and r.header.request)]
-        require(not kept, f"C6: {peer} has not forgotten {[name_of(header.txid) for header in kept[:3]]}")
+        kept = [
+            r.header.txid for r in records if r.outcome is not None and not (r.outcome and r.header.request)
+        ]
+        require(not kept, f"C6: {peer} has not forgotten {[name_of(txid) for txid in kept[:3]]}")
         require(not commit.coordinator.attempts, f"C6: {peer} has undecided attempts")
         require(len(commit.recoveries) == 0, f"C6: {peer} has unfinished recoveries")
         require(len(commit.spreading) == 0, f"C6: {peer} still spreads outcomes")
         require(len(commit.reads) == 0, f"C6: {peer} has unanswered reads")
+
+    def _excused(self, record: Record, lost: set[NodeId]) -> bool:
+        """A mere promise stays where a voter is gone for good: nobody can say what that one knew."""
+        return any(not lost.isdisjoint(self._voters[keyspace]) for keyspace, _ in record.header.shards)
 
     def _commits(self) -> list[TxnId]:
         return sorted(txid for txid, committed in self._outcomes.items() if committed)

@@ -27,7 +27,7 @@ class Faults:
         self._model, self._random = model, random
         self.counts: dict[str, int] = {}
         self._ambushes = [
-            Ambush(random.choice(list(Point)), random.randint(1, 60))
+            Ambush(random.choice(list(Point)), random.randint(1, random.choice([2, 10, 60])))
             for _ in range(random.choice([0, 0, 2, 5]))
         ]
         for _ in range(random.choice([0, 2, 6, 12])):
@@ -59,7 +59,7 @@ class Faults:
             )()
 
     def _count(self, kind: str) -> None:
-        self._model.note(f"fault: {kind}")
+        self._model.happened(f"fault: {kind}")
         self._model.patience.disturbed()
         self.counts[kind] = self.counts.get(kind, 0) + 1
 
@@ -105,7 +105,7 @@ class Faults:
         """The node stands still; its links do not end, its messages and timers wait."""
         if self._model.faults_on and peer.is_up and not peer.is_paused:
             self._count("paused")
-            self._model.note(f"{peer} stands still")
+            self._model.happened(f"{peer} stands still")
             peer.is_paused = True
             boots = peer.boots
             self._model.after(
@@ -141,7 +141,7 @@ class Faults:
         if peer.is_up and not self._is_sole(peer) and not any(other.wrong_ms for other in self._model.peers):
             peer.wrong_ms = self._random.choice(SKEWS_MS)
             self._count("clock set ahead" if peer.wrong_ms > 0 else "clock set back")
-            self._model.note(f"{peer} has a clock that is wrong by {peer.wrong_ms} ms")
+            self._model.happened(f"{peer} has a clock that is wrong by {peer.wrong_ms} ms")
             peer.clock.time.correction_ms += peer.wrong_ms
             self._model.after(self._random.uniform(0.2, 3.0), lambda: self._mend_clock(peer))
 
@@ -149,7 +149,7 @@ class Faults:
         """A clock that was ahead has left its traces in memory: the node is started anew."""
         if not peer.wrong_ms:
             return
-        self._model.note(f"{peer} has its clock mended")
+        self._model.happened(f"{peer} has its clock mended")
         wrong_ms, peer.wrong_ms = peer.wrong_ms, 0
         if peer.is_up and wrong_ms < 0:
             peer.clock.time.correction_ms -= wrong_ms
@@ -160,7 +160,7 @@ class Faults:
 
     def _copy_disk(self) -> None:
         peer = self._random.choice(self._model.peers)
-        self._model.note(f"{peer} is backed up")
+        self._model.happened(f"{peer} is backed up")
         peer.backup = peer.disk.copy()
         self._model.after(self._random.uniform(0.2, 3.0), self._set_back)
 

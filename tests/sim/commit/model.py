@@ -68,6 +68,10 @@ class Model:
         if self._told is not None:
             self._told(f"{self.now:8.4f} {what}")
 
+    def happened(self, what: str) -> None:
+        """Something that no node did: it stands out in a trace."""
+        self.note(f"* {what}")
+
     def of(self, node: NodeId) -> Peer:
         return self.peers[self.index_of(node)]
 
@@ -96,7 +100,7 @@ class Model:
         voters = {
             keyspace: " ".join(str(self.of(node)) for node in some) for keyspace, some in self.voters.items()
         }
-        self.note(f"seed {self.seed}: {len(self.peers)} nodes, voters {voters}")
+        self.happened(f"seed {self.seed}: {len(self.peers)} nodes, voters {voters}")
         for peer in self.peers:
             peer.boot()
             peer.near = {other.index for other in self.peers if other is not peer}
@@ -107,7 +111,7 @@ class Model:
         self.after(FAULTS_S, self._rest)
 
     def _rest(self) -> None:
-        self.note("the faults are over")
+        self.happened("the faults are over")
         self.faults_on = False
         self.patience.disturbed()
         self.faults.end()

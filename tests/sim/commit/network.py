@@ -6,7 +6,8 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
 
-from protocol.commit.messages import Prepare, Steps, Vote
+from protocol.commit.messages import Prepare, Promise, Steps, Vote
+from protocol.commit.transaction import TxnId
 from protocol.effects import Entry
 
 from .ambush import Point
@@ -31,7 +32,7 @@ class Network:
         self.delay_s = random.choice([0.003, 0.003, 0.02])
         self.sync_s = random.choice([0.1, 0.1, 1.0, 10.0])
         self.cut: set[frozenset[int]] = set()
-        self._voted: set[object] = set()
+        self._reached: set[tuple[Point, TxnId]] = set()
 
     @property
     def is_fair(self) -> bool:
@@ -64,9 +65,15 @@ class Network:
         self._note("->", sender, to, steps)
         to.turn(lambda turn: to.commit.receive(turn, sender.id, steps))
         for step in steps.steps:
-            if isinstance(step, Vote) and step.txid not in self._voted:
-                self._voted.add(step.txid)
-                self._model.faults.reached(Point.FIRST_VOTE, to)
+            if isinstance(step, Vote):
+                self._reached_once(Point.FIRST_VOTE, to, step.txid)
+            elif isinstance(step, Promise):
+                self._reached_once(Point.FIRST_PROMISE, to, step.txid)
+
+    def _reached_once(self, point: Point, peer: Peer, txid: TxnId) -> None:
+        if (point, txid) not in self._reached:
+            self._reached.add((point, txid))
+            self._model.faults.reached(point, peer)
 
     def _note(self, how: str, sender: Peer, to: Peer, steps: Steps) -> None:
         if self._model.is_traced:
@@ -138,7 +145,7 @@ class Network:
     def split(self, side: list[Peer]) -> None:
         """These hear each other, and nobody else."""
         rest = [peer for peer in self._model.peers if peer not in side]
-        self._model.note(f"split {' '.join(map(str, side))} | {' '.join(map(str, rest))}")
+        self._model.happened(f"split {' '.join(map(str, side))} | {' '.join(map(str, rest))}")
         self.cut |= {frozenset((one.index, other.index)) for one in side for other in rest}
         for one in side:
             self.drop(one, rest)
@@ -146,7 +153,7 @@ class Network:
             self.drop(other, side)
 
     def heal(self) -> None:
-        self._model.note("healed")
+        self._model.happened("healed")
         healed, self.cut = sorted(map(sorted, self.cut)), set()
         for one, other in healed:
             self._link(self._model.peers[one], self._model.peers[other])

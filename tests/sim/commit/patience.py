@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 LOCKED_S = 1.0
 LOOK_S = 0.05
-GRACE_S = 3.0
+GRACE_S = 6.5
+"""Of recoveries that faults had slowed down: `recover_max_s`, with its jitter."""
 
 
 class Patience:

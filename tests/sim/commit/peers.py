@@ -108,13 +108,13 @@ class Peer:
             lambda txid: model.of(NodeId(txid.node)).disk.run > txid.run,
             list(self.disk.records.values()),
         )
-        model.note(f"{self} starts, run {self.disk.run}")
+        model.happened(f"{self} starts, run {self.disk.run}")
         self.turn(self.commit.start)
         if self.lost_store:
             self.later(model.random.choice([0.0, 0.5]), lambda: self.turn(self.commit.disown))
 
     def crash(self) -> None:
-        self.model.note(f"{self} dies")
+        self.model.happened(f"{self} dies")
         self.is_up = False
         self.near.clear()
         self.waiting.clear()
@@ -123,7 +123,7 @@ class Peer:
         """Go on after a pause: timers first, or what came meanwhile."""
         if not self.is_up or not self.is_paused:
             return
-        self.model.note(f"{self} goes on")
+        self.model.happened(f"{self} goes on")
         self.is_paused = False
         if self.model.random.random() < 0.5:
             self.turn(self.commit.tick)
@@ -234,7 +234,7 @@ class Peer:
             self._write()
 
     def _failed(self) -> None:
-        self.model.note(f"{self} has a full disk")
+        self.model.happened(f"{self} has a full disk")
         self.is_committing = False
         self.staged.clear()
         self.overlay.clear()

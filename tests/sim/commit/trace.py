@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from itertools import pairwise
+
 import msgspec
 
 from protocol.clock import COUNTER_BITS
@@ -14,12 +17,24 @@ from protocol.errors import Refused
 from .checks import name_of
 
 
+class Excerpt:
+    """Of all lines of a run, those about one transaction, and what happened to nodes; without `txid` all."""
+
+    def __init__(self, txid: str) -> None:
+        self._names = {txid} if txid else set[str]()
+
+    def has(self, line: str) -> bool:
+        words = re.split(r"[ ,=\[\]]+", line)
+        for name, stamp in pairwise(words):
+            if name in self._names and stamp.startswith("@"):
+                self._names.add(stamp)  # by which its entries are known
+        return not self._names or " * " in line or not self._names.isdisjoint(words)
+
+
 def told(step: Step) -> str:
     """One step, with what it says."""
     fields = {name: getattr(step, name) for name in step.__struct_fields__}
-    return " ".join(
-        [type(step).__name__.upper(), *(f"{name}={_text(value)}" for name, value in fields.items())]
-    )
+    return " ".join([type(step).__name__.upper(), *(_field_text(*field) for field in fields.items())])
 
 
 def told_row(row: StoreRow) -> str:
@@ -37,6 +52,10 @@ def told_row(row: StoreRow) -> str:
 def stamp_text(stamp: int) -> str:
     """A stamp as the time since the start of the run, in ms, and the counter."""
     return f"@{(stamp >> COUNTER_BITS) % 1_000_000_000}.{stamp & 0xFFFF}" if stamp else "@0"
+
+
+def _field_text(name: str, value: object) -> str:
+    return f"{name}={value if name == 'number' else _text(value)}"
 
 
 def _text(value: object) -> str:
