@@ -45,6 +45,7 @@ from .post import Post
 from .reading import Answer, Reads
 from .recovery import Recoveries
 from .spreading import Spreading
+from .stragglers import Stragglers
 from .task import Found, InquiryTask, ReadTask, Task
 from .transaction import Header, Shard, Slot, TxnId, coordinator_of
 from .voter import Voter
@@ -82,7 +83,8 @@ class Commit:
         )
         self.voter.load(stored)
         self.spreading = Spreading(config, self.post, self._timers, has_ended)
-        self.reads = Reads(config, electorate, self.post, self._timers)
+        self._stragglers = Stragglers(electorate, self.post, self.voter.drop_unvoted)
+        self.reads = Reads(config, electorate, self.post, self._timers, random)
         self.coordinator = Coordinator(
             config,
             run,
@@ -108,7 +110,7 @@ class Commit:
             Accept: self.voter.on_accept,
             Accepted: self._on_accepted,
             Ask: self.voter.on_ask,
-            Promise: self.recoveries.on_promise,
+            Promise: self._on_promise,
             Outrun: lambda turn, _, step: self.recoveries.on_outrun(turn, step),
             Outcome: self._on_outcome,
             Known: self.spreading.on_known,
@@ -190,6 +192,7 @@ class Commit:
 
     def link_up(self, node: NodeId) -> None:
         self.spreading.linked(node)
+        self.recoveries.linked(node)
 
     def link_down(self, turn: Turn, node: NodeId) -> None:
         self.coordinator.lost(turn, node)
@@ -208,27 +211,39 @@ class Commit:
         for record in self.voter.overdue(turn):
             if record.outcome is not None and not self.spreading.spreads(record.header.txid):
                 self._spread(turn, record.header, record.outcome)
+        self._stragglers.look(turn, self.voter.unvoted)
         self._timers.after(turn.now, OUTCOME_SEEN_S, self._take_over, coarse=True)
 
     def _spread(self, turn: Turn, header: Header, committed: bool) -> None:
-        voters = {voter for shard in header.shards for voter in self._electorate.voters(shard)}
-        self.spreading.spread(turn, header, committed, voters, {coordinator_of(header)})
+        self.spreading.spread(turn, header, committed, self._voters(header), {coordinator_of(header)})
+
+    def _voters(self, header: Header) -> set[NodeId]:
+        return {voter for shard in header.shards for voter in self._electorate.voters(shard)}
 
     def _take(self, turn: Turn, sender: NodeId, step: Step) -> None:
         self._receive[type(step)](turn, sender, step)
+
+    def _on_promise(self, turn: Turn, sender: NodeId, step: Promise) -> None:
+        self.recoveries.on_promise(turn, sender, step)
+        self._stragglers.on_promise(turn, sender, step)
 
     def _on_accepted(self, turn: Turn, sender: NodeId, step: Accepted) -> None:
         self.coordinator.on_accepted(turn, sender, step)
         self.recoveries.on_accepted(turn, sender, step)
 
     def _on_outcome(self, turn: Turn, sender: NodeId, step: Outcome) -> None:
-        self._learn(turn, step.header, step.committed)
-        self.coordinator.on_outcome(turn, step.header, step.committed)
-        self.spreading.acknowledge(turn, sender, step.header.txid)
+        header, txid = step.header, step.header.txid
+        self._learn(turn, header, step.committed)
+        self.coordinator.on_outcome(turn, header, step.committed)
+        self.spreading.acknowledge(turn, sender, txid)
+        is_partial = sender == coordinator_of(header) != self.post.me and self.voter.is_contested(txid)
+        if is_partial and not self.spreading.spreads(txid):
+            self._spread(turn, header, step.committed)  # its coordinator tells only those that it had asked
 
     def _on_forget(self, turn: Turn, _: NodeId, step: Forget) -> None:
         for txid in step.txids:
-            self.voter.forget(turn, txid)
+            if not self.spreading.spreads(txid):
+                self.voter.forget(turn, txid)
 
     def _learn(self, turn: Turn, header: Header, committed: bool) -> None:
         self.recoveries.end(header.txid)
@@ -236,6 +251,8 @@ class Commit:
 
     def _ended(self, turn: Turn, header: Header, committed: bool, asked: set[NodeId]) -> None:
         """The coordinator of this node has decided."""
+        if self.recoveries.runs(header.txid) or self.voter.is_contested(header.txid):
+            asked = asked | self._voters(header)
         self._learn(turn, header, committed)
         if committed:
             self._unsaid.append((turn.number, header, asked))

@@ -305,7 +305,8 @@ class Coordinator:
         if tally.proposed is not None:
             accept = Accept(attempt.header, index, BALLOT, tally.proposed)
             for node in tally.voters:
-                self._post.send(node, accept)
+                if node in attempt.asked:  # nobody else will hear the outcome before it is forgotten
+                    self._post.send(node, accept)
 
     def _look_after(self, turn: Turn, attempt: Attempt) -> None:
         if attempt.header.txid in self._attempts:

@@ -74,7 +74,7 @@ class Accepted(Payload, frozen=True, tag=6):
 
 
 class Ask(Payload, frozen=True, tag=7):
-    """Promise to take part in no lower ballot, and tell what you have taken so far."""
+    """Promise to take part in no lower ballot, and tell what you have taken so far. Ballot 0: only tell."""
 
     header: Header
     shard: Index

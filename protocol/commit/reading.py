@@ -9,6 +9,7 @@ that one voter has applied was decided, and any later majority finds it, or its 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,6 +21,9 @@ from .ports import Electorate, Timers
 from .post import Post
 from .task import Found
 from .transaction import Shard, Slot, majority
+
+if TYPE_CHECKING:
+    from random import Random
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -53,9 +57,13 @@ class Reading:
 class Reads:
     """All reads that this node has asked voters about."""
 
-    def __init__(self, config: Config, electorate: Electorate, post: Post, timers: Timers) -> None:
+    def __init__(
+        self, config: Config, electorate: Electorate, post: Post, timers: Timers, random: Random
+    ) -> None:
         self._config, self._electorate, self._post, self._timers = config, electorate, post, timers
-        self._number = 0
+        self._random = random
+        self._number = self._random.getrandbits(62)
+        """Of the last question. Begins anywhere: a voter may answer, late, what a run before this one has asked."""
         self._questions: dict[int, Question] = {}
 
     def __len__(self) -> int:

@@ -33,8 +33,10 @@ FIRST_BALLOT = 2
 class Proposal:
     """Where the proposer is with one shard."""
 
-    def __init__(self, voters: tuple[NodeId, ...]) -> None:
+    def __init__(self, voters: tuple[NodeId, ...], step: Ask | Accept) -> None:
         self.voters = voters
+        self.step = step
+        """What the voters are asked now."""
         self.promises: dict[NodeId, Promise] = {}
         self.accepted: set[NodeId] = set()
         self.prepared: bool | None = None
@@ -76,6 +78,9 @@ class Recoveries:
     def __len__(self) -> int:
         return len(self._running)
 
+    def runs(self, txid: TxnId) -> bool:
+        return txid in self._running
+
     def begin(self, turn: Turn, header: Header) -> None:
         """Start, unless it is under way, or not all who vote are known."""
         is_known = all(self._electorate.voters(shard) for shard in header.shards)
@@ -86,6 +91,13 @@ class Recoveries:
         """Its outcome is known."""
         self._running.pop(txid, None)
 
+    def linked(self, node: NodeId) -> None:
+        """A voter is back: it may be the one that was missing, and the next ballot may be seconds away."""
+        for recovery in self._running.values():
+            for proposal in recovery.proposals:
+                if node in proposal.voters and proposal.chosen is None:
+                    self._post.send(node, proposal.step)
+
     def on_promise(self, turn: Turn, sender: NodeId, step: Promise) -> None:
         found = self._find(step)
         if found is None or found[1].prepared is not None:
@@ -94,9 +106,9 @@ class Recoveries:
         proposal.promises[sender] = step
         if len(proposal.promises) >= majority(len(proposal.voters)):
             proposal.prepared = answer_of(list(proposal.promises.values()))
-            accept = Accept(recovery.header, step.shard, recovery.ballot, proposal.prepared)
+            proposal.step = Accept(recovery.header, step.shard, recovery.ballot, proposal.prepared)
             for voter in proposal.voters:
-                self._post.send(voter, accept)
+                self._post.send(voter, proposal.step)
 
     def on_accepted(self, turn: Turn, sender: NodeId, step: Accepted) -> None:
         found = self._find(step)
@@ -126,12 +138,14 @@ class Recoveries:
     def _run(self, turn: Turn, header: Header, round: int) -> None:
         participants = self._participants(header)
         ballot = FIRST_BALLOT + round * len(participants) + participants.index(self._post.me)
-        proposals = [Proposal(self._electorate.voters(shard)) for shard in header.shards]
+        proposals = [
+            Proposal(self._electorate.voters(shard), Ask(header, index, ballot))
+            for index, shard in enumerate(header.shards)
+        ]
         recovery = self._running[header.txid] = Recovery(header, round, ballot, proposals)
-        for index, proposal in enumerate(proposals):
-            ask = Ask(header, index, ballot)
+        for proposal in proposals:
             for voter in proposal.voters:
-                self._post.send(voter, ask)
+                self._post.send(voter, proposal.step)
         back_off_s = min(self._config.recover_s * 2**round, self._config.recover_max_s)
         delay_s = back_off_s * (1 + self._random.random())
         self._timers.after(turn.now, delay_s, lambda turn: self._again(turn, recovery))

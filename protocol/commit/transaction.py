@@ -106,6 +106,10 @@ class Record(Payload, frozen=True):
         return self.outcome is None and any(instance.vote for instance in self.instances)
 
     @property
+    def has_voted(self) -> bool:
+        return any(instance.vote is not None for instance in self.instances)
+
+    @property
     def locked(self) -> list[tuple[Slot, Op]]:
         """What this voter locks while it is in doubt: the operations of the shards where it said YES."""
         return [

@@ -21,7 +21,7 @@ not.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -59,17 +59,11 @@ from .messages import (
 )
 from .ports import Electorate, Ledger, Timers
 from .post import Post
-from .transaction import (
-    TXN_RECORD,
-    Header,
-    Instance,
-    Op,
-    Record,
-    Slot,
-    TxnId,
-    coordinator_of,
-    slots_of,
-)
+from .recovery import FIRST_BALLOT
+from .stragglers import QUESTION
+from .transaction import Header, Instance, Op, Record, Slot, TxnId, coordinator_of, slots_of
+
+TXN_RECORD = "txn"
 
 Seen = tuple[tuple[int, int], ...]
 Place = tuple[TxnId | NodeId, int]
@@ -113,14 +107,14 @@ class Voter:
         self.locks = Locks()
         self._requests: dict[bytes, TxnId] = {}
         """What was voted YES for and may still commit, or has committed, by the name that its client gave it."""
-        self._kept: deque[TxnId] = deque()
+        self._kept: OrderedDict[TxnId, None] = OrderedDict()
         """Committed, and forgotten but for their requests."""
         self._forgotten: OrderedDict[TxnId, bool] = OrderedDict()
         """Outcomes for steps that were still on their way when it was forgotten. A restart ends all links, so this
         need not outlive it."""
         self._queue: dict[Place, Queued] = {}
-        self._unforgotten: dict[TxnId, None] = {}
-        """Decided, and not known to everybody yet, in the order in which they were decided."""
+        self._unforgotten: dict[TxnId, float] = {}
+        """Decided, and not known to everybody yet, and since when, oldest first."""
         self._behind: dict[TxnId, list[Place]] = {}
         """Who waits for a transaction, in the order in which they came."""
 
@@ -134,14 +128,15 @@ class Voter:
         self._kept.clear()
         self._queue.clear()
         self._behind.clear()
-        self._unforgotten = {record.header.txid: None for record in records if record.outcome is not None}
+        self._unforgotten = {record.header.txid: 0.0 for record in records if record.outcome is not None}
         for record in records:
             self._note_request(record)
             if record.outcome is None:
                 self.locks.take(record.header.txid, record.locked)
 
     def start(self, turn: Turn) -> None:
-        """Look after what was in doubt when this node stopped."""
+        """Look after what was in doubt, or not known to everybody, when this node stopped."""
+        self._unforgotten = dict.fromkeys(self._unforgotten, turn.now.mono_s)
         for record in self.records.values():
             if record.outcome is None:
                 self._hasten(turn, record.header)
@@ -150,7 +145,8 @@ class Voter:
         """Drop everything, outcomes too: others have them, or never asked this store."""
         for txid in self.records:
             turn.stage(RecordRow(TXN_RECORD, _key(txid), None))
-        self._post.staged(turn)
+        if self.records:  # else nothing is staged, and what waits for that to be durable would wait for ever
+            self._post.staged(turn)
         self.load([])
 
     # Voting
@@ -256,13 +252,14 @@ class Voter:
         instance = self._standing(sender, step)
         if instance is None:
             return
-        if step.ballot < instance.promised:
+        if QUESTION < step.ballot < instance.promised:
             self._post.send_durably(sender, Outrun(step.header.txid, step.shard, instance.promised))
             return
         if step.ballot > instance.promised:
             instance = msgspec.structs.replace(instance, promised=step.ballot)
             self._put(turn, step.header, step.shard, instance)
-        self._queue.pop((step.header.txid, step.shard), None)
+        if step.ballot > QUESTION:
+            self._queue.pop((step.header.txid, step.shard), None)
         txid = step.header.txid
         promise = Promise(txid, step.shard, step.ballot, instance.vote, instance.accepted)
         self._post.send_durably(sender, promise)
@@ -302,7 +299,7 @@ class Voter:
                 if op.writes and self.stamp_of(slot) < header.stamp:
                     self._ledger.record(turn, slot, op.value, header.stamp)
         self._store(turn, Record(header, [], record.instances, committed))
-        self._unforgotten[header.txid] = None
+        self._unforgotten[header.txid] = turn.now.mono_s
         self._ended(turn, header.txid)
 
     def forget(self, turn: Turn, txid: TxnId) -> None:
@@ -312,11 +309,48 @@ class Voter:
             return
         self._unforgotten.pop(txid, None)
         if record.outcome and record.header.request is not None:
-            self._kept.append(txid)
+            self._kept.setdefault(txid)  # told so by everybody who decided it
         else:
             self._drop(turn, record)
-        while self._kept and self._is_stale(turn, self.records[self._kept[0]].header):
-            self._drop(turn, self.records[self._kept.popleft()])
+        while self._kept and self._is_stale(turn, self.records[next(iter(self._kept))].header):
+            self._drop(turn, self.records[self._kept.popitem(last=False)[0]])
+
+    def is_contested(self, txid: TxnId) -> bool:
+        """Whether somebody set out to finish it: then its coordinator may not have asked all who take part."""
+        record = self.records.get(txid)
+        return record is not None and any(one.promised >= FIRST_BALLOT for one in record.instances)
+
+    def overdue(self, turn: Turn) -> list[Record]:
+        """Decided long ago, and nobody has said that all know it: whoever was to see to that is gone."""
+        found: list[Record] = []
+        for txid, since_s in self._unforgotten.items():
+            waited_s = turn.now.mono_s - since_s
+            if waited_s < OUTCOME_SEEN_S:
+                break
+            if waited_s >= OUTCOME_SEEN_S * (1 + self._rank(self.records[txid].header)):
+                found.append(self.records[txid])
+        return found
+
+    @property
+    def unvoted(self) -> list[Header]:
+        """What was promised here, and neither voted on nor decided."""
+        return [r.header for r in self.records.values() if r.outcome is None and not r.has_voted]
+
+    def drop_unvoted(self, turn: Turn, txid: TxnId) -> None:
+        """Nobody has voted on it either, or knows an outcome."""
+        record = self.records.get(txid)
+        if record is not None and record.outcome is None and not record.has_voted:
+            del self.records[txid]
+            turn.stage(RecordRow(TXN_RECORD, _key(txid), None))
+            self._post.staged(turn)
+
+    def states(self, txid: TxnId | None) -> Iterable[State]:
+        """What this voter knows of one transaction, or of all in doubt."""
+        wanted = self.records.values() if txid is None else filter(None, [self.records.get(txid)])
+        for record in wanted:
+            if txid is not None or record.outcome is None:
+                keys = [slot for slot, _ in record.locked[:STATE_KEYS_MAX]]
+                yield State(record.header, record.instances, record.outcome, keys)
 
     def overdue(self, turn: Turn) -> list[Record]:
         """Decided long ago, and nobody has said that all know it: whoever was to see to that is gone."""
@@ -423,8 +457,9 @@ class Voter:
         self._timers.after(turn.now, delay_s, lambda turn: self._look_after(turn, header), coarse=True)
 
     def _look_after(self, turn: Turn, header: Header) -> None:
+        """See to it that it ends, if this voter has voted (see stragglers.py if it has not)."""
         record = self.records.get(header.txid)
-        if record is None or record.outcome is not None:
+        if record is None or record.outcome is not None or not record.has_voted:
             return
         is_known = all(self._electorate.voters(shard) for shard in header.shards)
         if is_known and any(map(self._electorate.is_voter, header.shards)):
@@ -450,8 +485,8 @@ class Voter:
         self, turn: Turn, header: Header, index: int, instance: Instance, ops: list[list[Op]] | None = None
     ) -> None:
         record = self.records.get(header.txid)
-        if record is None:
-            record = _fresh(header)
+        record = record or _fresh(header)
+        if not record.has_voted:
             delay_s = self._config.doubt_s * (1 + 0.2 * self._rank(header))
             self._timers.after(turn.now, delay_s, lambda turn: self._look_after(turn, header), coarse=True)
         instances = [*record.instances]
