@@ -61,9 +61,17 @@ from .ports import Electorate, Ledger, Timers
 from .post import Post
 from .recovery import FIRST_BALLOT
 from .stragglers import QUESTION
-from .transaction import Header, Instance, Op, Record, Slot, TxnId, coordinator_of, slots_of
-
-TXN_RECORD = "txn"
+from .transaction import (
+    TXN_RECORD,
+    Header,
+    Instance,
+    Op,
+    Record,
+    Slot,
+    TxnId,
+    coordinator_of,
+    slots_of,
+)
 
 Seen = tuple[tuple[int, int], ...]
 Place = tuple[TxnId | NodeId, int]
@@ -343,27 +351,6 @@ class Voter:
             del self.records[txid]
             turn.stage(RecordRow(TXN_RECORD, _key(txid), None))
             self._post.staged(turn)
-
-    def states(self, txid: TxnId | None) -> Iterable[State]:
-        """What this voter knows of one transaction, or of all in doubt."""
-        wanted = self.records.values() if txid is None else filter(None, [self.records.get(txid)])
-        for record in wanted:
-            if txid is not None or record.outcome is None:
-                keys = [slot for slot, _ in record.locked[:STATE_KEYS_MAX]]
-                yield State(record.header, record.instances, record.outcome, keys)
-
-    def overdue(self, turn: Turn) -> list[Record]:
-        """Decided long ago, and nobody has said that all know it: whoever was to see to that is gone."""
-        time_ms = self._clock.time.time_ms(turn.now)
-        found: list[Record] = []
-        for txid in self._unforgotten:
-            record = self.records[txid]
-            wait_s = OUTCOME_SEEN_S * (1 + self._rank(record.header))
-            if time_ms - stamp_ms(record.header.stamp) < OUTCOME_SEEN_S * 1000:
-                break
-            if time_ms - stamp_ms(record.header.stamp) >= wait_s * 1000:
-                found.append(record)
-        return found
 
     def states(self, txid: TxnId | None) -> Iterable[State]:
         """What this voter knows of one transaction, or of all in doubt."""
