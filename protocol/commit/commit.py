@@ -83,7 +83,7 @@ class Commit:
         )
         self.voter.load(stored)
         self.spreading = Spreading(config, self.post, self._timers, has_ended)
-        self._stragglers = Stragglers(electorate, self.post, self.voter.drop_unvoted)
+        self._stragglers = Stragglers(electorate, self.post, self.voter.records.drop_unvoted)
         self.reads = Reads(config, electorate, self.post, self._timers, random)
         self.coordinator = Coordinator(
             config,
@@ -199,7 +199,7 @@ class Commit:
         self.voter.coordinator_lost(turn, node)
 
     def _states(self, txid: TxnId | None) -> Iterable[State]:
-        known = list(self.voter.states(txid))
+        known = list(self.voter.records.states(txid))
         voted = {state.header.txid for state in known}
         for header in self.coordinator.attempts:
             if header.txid not in voted and txid in (None, header.txid):
@@ -208,10 +208,10 @@ class Commit:
 
     def _take_over(self, turn: Turn) -> None:
         """See to it that outcomes get around that nobody else spreads any more."""
-        for record in self.voter.overdue(turn):
+        for record in self.voter.records.overdue(turn):
             if record.outcome is not None and not self.spreading.spreads(record.header.txid):
                 self._spread(turn, record.header, record.outcome)
-        self._stragglers.look(turn, self.voter.unvoted)
+        self._stragglers.look(turn, self.voter.records.unvoted)
         self._timers.after(turn.now, OUTCOME_SEEN_S, self._take_over, coarse=True)
 
     def _spread(self, turn: Turn, header: Header, committed: bool) -> None:
@@ -236,14 +236,16 @@ class Commit:
         self._learn(turn, header, step.committed)
         self.coordinator.on_outcome(turn, header, step.committed)
         self.spreading.acknowledge(turn, sender, txid)
-        is_partial = sender == coordinator_of(header) != self.post.me and self.voter.is_contested(txid)
+        is_partial = sender == coordinator_of(header) != self.post.me and self.voter.records.is_contested(
+            txid
+        )
         if is_partial and not self.spreading.spreads(txid):
             self._spread(turn, header, step.committed)  # its coordinator tells only those that it had asked
 
     def _on_forget(self, turn: Turn, _: NodeId, step: Forget) -> None:
         for txid in step.txids:
             if not self.spreading.spreads(txid):
-                self.voter.forget(turn, txid)
+                self.voter.records.forget(turn, txid)
 
     def _learn(self, turn: Turn, header: Header, committed: bool) -> None:
         self.recoveries.end(header.txid)
@@ -251,7 +253,7 @@ class Commit:
 
     def _ended(self, turn: Turn, header: Header, committed: bool, asked: set[NodeId]) -> None:
         """The coordinator of this node has decided."""
-        if self.recoveries.runs(header.txid) or self.voter.is_contested(header.txid):
+        if self.recoveries.runs(header.txid) or self.voter.records.is_contested(header.txid):
             asked = asked | self._voters(header)
         self._learn(turn, header, committed)
         if committed:

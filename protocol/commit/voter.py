@@ -21,22 +21,15 @@ not.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 import msgspec
 
 from ..clock import AHEAD_MAX_MS, HybridClock, stamp_ms
 from ..config import Config
-from ..effects import RecordRow
 from ..limits import (
     COMMIT_STEPS_BYTES_MAX,
-    OUTCOME_SEEN_S,
-    REQUEST_ITEMS_KEPT_MAX,
-    REQUESTS_KEPT_MS,
-    STATE_KEYS_MAX,
     TXN_RECORDS_MAX,
-    TXNS_FORGOTTEN_MAX,
 )
 from ..turn import Turn
 from ..types import NodeId
@@ -52,17 +45,15 @@ from .messages import (
     Promise,
     Read,
     Reason,
-    State,
     Values,
     Vote,
     Waiting,
 )
 from .ports import Electorate, Ledger, Timers
 from .post import Post
-from .recovery import FIRST_BALLOT
+from .records import Records, fresh
 from .stragglers import QUESTION
 from .transaction import (
-    TXN_RECORD,
     Header,
     Instance,
     Op,
@@ -111,50 +102,30 @@ class Voter:
         self._ledger, self._electorate = ledger, electorate
         self._post, self._timers = post, timers
         self._doubtful, self._rank = doubtful, rank
-        self.records: dict[TxnId, Record] = {}
+        self.records = Records(clock, post, rank)
         self.locks = Locks()
-        self._requests: dict[bytes, TxnId] = {}
-        """What was voted YES for and may still commit, or has committed, by the name that its client gave it."""
-        self._kept: OrderedDict[TxnId, None] = OrderedDict()
-        """Committed, and forgotten but for their requests."""
-        self._forgotten: OrderedDict[TxnId, bool] = OrderedDict()
-        """Outcomes for steps that were still on their way when it was forgotten. A restart ends all links, so this
-        need not outlive it."""
         self._queue: dict[Place, Queued] = {}
-        self._unforgotten: dict[TxnId, float] = {}
-        """Decided, and not known to everybody yet, and since when, oldest first."""
         self._behind: dict[TxnId, list[Place]] = {}
         """Who waits for a transaction, in the order in which they came."""
 
     def load(self, stored: Iterable[bytes]) -> None:
         """Take up what is stored, in the place of all that is in memory."""
-        decode = msgspec.msgpack.Decoder(Record).decode
-        records = [decode(record) for record in stored]
-        self.records = {record.header.txid: record for record in records}
+        self.records.load(stored)
         self.locks = Locks()
-        self._requests.clear()
-        self._kept.clear()
         self._queue.clear()
         self._behind.clear()
-        self._unforgotten = {record.header.txid: 0.0 for record in records if record.outcome is not None}
-        for record in records:
-            self._note_request(record)
-            if record.outcome is None:
-                self.locks.take(record.header.txid, record.locked)
+        for record in self.records.in_doubt():
+            self.locks.take(record.header.txid, record.locked)
 
     def start(self, turn: Turn) -> None:
         """Look after what was in doubt, or not known to everybody, when this node stopped."""
-        self._unforgotten = dict.fromkeys(self._unforgotten, turn.now.mono_s)
-        for record in self.records.values():
-            if record.outcome is None:
-                self._hasten(turn, record.header)
+        self.records.start(turn)
+        for record in self.records.in_doubt():
+            self._hasten(turn, record.header)
 
     def disown(self, turn: Turn) -> None:
         """Drop everything, outcomes too: others have them, or never asked this store."""
-        for txid in self.records:
-            turn.stage(RecordRow(TXN_RECORD, _key(txid), None))
-        if self.records:  # else nothing is staged, and what waits for that to be durable would wait for ever
-            self._post.staged(turn)
+        self.records.clear(turn)
         self.load([])
 
     # Voting
@@ -190,7 +161,9 @@ class Voter:
             self._prepare(turn, step, index)
             self._post.send_durably(queued.sender, Vote(header.txid, index, True))
         else:
-            self._put(turn, header, index, msgspec.structs.replace(self._instance(header, index), vote=False))
+            self._put(
+                turn, header, index, msgspec.structs.replace(self.records.instance(header, index), vote=False)
+            )
             self._post.send_durably(queued.sender, Vote(header.txid, index, False, no.why, no.seen))
             if no.why == "repeated" and no.other is not None:
                 self._is_over(queued.sender, no.other)
@@ -214,7 +187,7 @@ class Voter:
         return None
 
     def _judge_header(self, turn: Turn, header: Header, index: int) -> No | None:
-        if self._instance(header, index).promised > 0:
+        if self.records.instance(header, index).promised > 0:
             return No("ballot")
         age_ms = self._clock.time.time_ms(turn.now) - stamp_ms(header.stamp)
         if age_ms > self._config.txn_s * 1000:
@@ -226,10 +199,9 @@ class Voter:
 
     def _earlier(self, turn: Turn, request: bytes | None) -> Header | None:
         """What this request was voted YES for, or has committed as. Whoever asks wants to know how it ends."""
-        txid = self._requests.get(request) if request is not None else None
-        if txid is None:
+        record = self.records.named(request)
+        if record is None:
             return None
-        record = self.records[txid]
         if record.outcome is None:
             self._hasten(turn, record.header)
         return record.header
@@ -237,7 +209,7 @@ class Voter:
     def _prepare(self, turn: Turn, step: Prepare, index: int) -> None:
         header = step.header
         self._clock.observe(header.stamp)
-        instance = msgspec.structs.replace(self._instance(header, index), vote=True)
+        instance = msgspec.structs.replace(self.records.instance(header, index), vote=True)
         self._put(turn, header, index, instance, step.ops)
         self.locks.take(header.txid, self.records[header.txid].locked)
 
@@ -284,18 +256,18 @@ class Voter:
         ):
             self._post.send(sender, Abstain(step.header.txid, step.shard))
             return None
-        return self._instance(step.header, step.shard)
+        return self.records.instance(step.header, step.shard)
 
     # Outcomes
 
     def learn(self, turn: Turn, header: Header, committed: bool) -> None:
         """A transaction is decided: with its outcome, its values are stored here if this voter has them."""
         record = self.records.get(header.txid)
-        if header.txid in self._forgotten:
+        if record is None and self.records.outcome_of(header.txid) is not None:
             return
         if record is None and not any(self._electorate.is_voter(shard) for shard in header.shards):
             return
-        record = record or _fresh(header)
+        record = record or fresh(header)
         if record.header != header:
             return
         if record.outcome is not None:
@@ -306,74 +278,8 @@ class Voter:
             for slot, op in slots_of(header, record.ops):
                 if op.writes and self.stamp_of(slot) < header.stamp:
                     self._ledger.record(turn, slot, op.value, header.stamp)
-        self._store(turn, Record(header, [], record.instances, committed))
-        self._unforgotten[header.txid] = turn.now.mono_s
+        self.records.store(turn, Record(header, [], record.instances, committed))
         self._ended(turn, header.txid)
-
-    def forget(self, turn: Turn, txid: TxnId) -> None:
-        """No node will ask for this outcome again; the client may, as long as its request is kept."""
-        record = self.records.get(txid)
-        if record is None or record.outcome is None:
-            return
-        self._unforgotten.pop(txid, None)
-        if record.outcome and record.header.request is not None:
-            self._kept.setdefault(txid)  # told so by everybody who decided it
-        else:
-            self._drop(turn, record)
-        while self._kept and self._is_stale(turn, self.records[next(iter(self._kept))].header):
-            self._drop(turn, self.records[self._kept.popitem(last=False)[0]])
-
-    def is_contested(self, txid: TxnId) -> bool:
-        """Whether somebody set out to finish it: then its coordinator may not have asked all who take part."""
-        record = self.records.get(txid)
-        return record is not None and any(one.promised >= FIRST_BALLOT for one in record.instances)
-
-    def overdue(self, turn: Turn) -> list[Record]:
-        """Decided long ago, and nobody has said that all know it: whoever was to see to that is gone."""
-        found: list[Record] = []
-        for txid, since_s in self._unforgotten.items():
-            waited_s = turn.now.mono_s - since_s
-            if waited_s < OUTCOME_SEEN_S:
-                break
-            if waited_s >= OUTCOME_SEEN_S * (1 + self._rank(self.records[txid].header)):
-                found.append(self.records[txid])
-        return found
-
-    @property
-    def unvoted(self) -> list[Header]:
-        """What was promised here, and neither voted on nor decided."""
-        return [r.header for r in self.records.values() if r.outcome is None and not r.has_voted]
-
-    def drop_unvoted(self, turn: Turn, txid: TxnId) -> None:
-        """Nobody has voted on it either, or knows an outcome."""
-        record = self.records.get(txid)
-        if record is not None and record.outcome is None and not record.has_voted:
-            del self.records[txid]
-            turn.stage(RecordRow(TXN_RECORD, _key(txid), None))
-            self._post.staged(turn)
-
-    def states(self, txid: TxnId | None) -> Iterable[State]:
-        """What this voter knows of one transaction, or of all in doubt."""
-        wanted = self.records.values() if txid is None else filter(None, [self.records.get(txid)])
-        for record in wanted:
-            if txid is not None or record.outcome is None:
-                keys = [slot for slot, _ in record.locked[:STATE_KEYS_MAX]]
-                yield State(record.header, record.instances, record.outcome, keys)
-
-    def _is_stale(self, turn: Turn, header: Header) -> bool:
-        age_ms = self._clock.time.time_ms(turn.now) - stamp_ms(header.stamp)
-        return age_ms > REQUESTS_KEPT_MS or len(self._kept) > REQUEST_ITEMS_KEPT_MAX
-
-    def _drop(self, turn: Turn, record: Record) -> None:
-        txid, request = record.header.txid, record.header.request
-        assert record.outcome is not None
-        del self.records[txid]
-        if request is not None and self._requests.get(request) == txid:
-            del self._requests[request]
-        turn.stage(RecordRow(TXN_RECORD, _key(txid), None))
-        self._forgotten[txid] = record.outcome
-        if len(self._forgotten) > TXNS_FORGOTTEN_MAX:
-            self._forgotten.popitem(last=False)
 
     def stamp_of(self, slot: Slot) -> int:
         newest = self._ledger.newest(slot)
@@ -458,61 +364,32 @@ class Voter:
 
     def coordinator_lost(self, turn: Turn, node: NodeId) -> None:
         """The link to a coordinator is gone: most likely nobody decides what it began."""
-        for record in self.records.values():
-            if record.outcome is None and coordinator_of(record.header) == node:
+        for record in self.records.in_doubt():
+            if coordinator_of(record.header) == node:
                 self._hasten(turn, record.header)
 
     # Records
 
-    def _instance(self, header: Header, index: int) -> Instance:
-        record = self.records.get(header.txid)
-        return record.instances[index] if record is not None else Instance()
-
     def _put(
         self, turn: Turn, header: Header, index: int, instance: Instance, ops: list[list[Op]] | None = None
     ) -> None:
-        record = self.records.get(header.txid)
-        record = record or _fresh(header)
+        record = self.records.get(header.txid) or fresh(header)
         if not record.has_voted:
             delay_s = self._config.doubt_s * (1 + 0.2 * self._rank(header))
             self._timers.after(turn.now, delay_s, lambda turn: self._look_after(turn, header), coarse=True)
         instances = [*record.instances]
         instances[index] = instance
-        self._store(turn, Record(header, ops or record.ops, instances, record.outcome))
-
-    def _store(self, turn: Turn, record: Record) -> None:
-        self.records[record.header.txid] = record
-        self._note_request(record)
-        turn.stage(RecordRow(TXN_RECORD, _key(record.header.txid), msgspec.msgpack.encode(record)))
-        self._post.staged(turn)
-
-    def _note_request(self, record: Record) -> None:
-        request, txid = record.header.request, record.header.txid
-        if not request:
-            return
-        if record.outcome or (record.is_prepared and request not in self._requests):
-            self._requests[request] = txid
-        elif record.outcome is False and self._requests.get(request) == txid:
-            del self._requests[request]
+        self.records.store(turn, Record(header, ops or record.ops, instances, record.outcome))
 
     def _is_over(self, sender: NodeId, header: Header) -> bool:
         """Whether the outcome is known here: then the sender is told, whatever it wanted."""
-        record = self.records.get(header.txid)
-        outcome = record.outcome if record is not None else self._forgotten.get(header.txid)
+        outcome = self.records.outcome_of(header.txid)
         if outcome is not None:
             self._post.send_durably(sender, Outcome(header, outcome))
         return outcome is not None
-
-
-def _fresh(header: Header) -> Record:
-    return Record(header, [], [Instance()] * len(header.shards))
 
 
 def _repeated(record: Record, index: int) -> Vote:
     vote = record.instances[index].vote
     assert vote is not None
     return Vote(record.header.txid, index, vote)
-
-
-def _key(txid: TxnId) -> bytes:
-    return msgspec.msgpack.encode(txid)

@@ -19,6 +19,7 @@ from protocol.commit.coordinator import Attempt, Coordinator, Tally
 from protocol.commit.locks import Locks
 from protocol.commit.messages import Accept, Ask, Known, Promise
 from protocol.commit.post import Post
+from protocol.commit.records import Records
 from protocol.commit.recovery import Recoveries
 from protocol.commit.spreading import Spreading
 from protocol.commit.task import Task
@@ -214,7 +215,7 @@ MUTANTS = {
     "forgets-early": Mutant(
         "FORGET before all know the outcome", "C1", (Patch(Spreading, "on_known", forget_at_once),)
     ),
-    "never-forgets": Mutant("outcomes are kept for ever", "C6", (Patch(Voter, "forget", nothing),)),
+    "never-forgets": Mutant("outcomes are kept for ever", "C6", (Patch(Records, "forget", nothing),)),
     "votes-from-a-backup": Mutant(
         "a voter whose disk was lost or set back goes on voting",
         "C1",
