@@ -94,7 +94,7 @@ class Disk:
         old = self.entries.get(slot)
         if old is not None:
             numbered = self._by_origin[old.node, old.lineage]
-            if numbered.get(old.seq) == slot:  # else somebody gave one number to two writes: the checks will tell
+            if numbered.get(old.seq) == slot:  # else one number stands for two writes: the checks will tell
                 del numbered[old.seq]
         self.entries[slot] = entry
         self._by_origin.setdefault((entry.node, entry.lineage), {})[entry.seq] = slot
