@@ -87,3 +87,28 @@ class Config(msgspec.Struct, frozen=True):
     """How long a changed head is repeated in heartbeats."""
     record_resend_s: float = 1.0
     """Whole member tables are sent again at most this often to a peer whose table differs."""
+
+    fast_s: float = 0.02
+    """With a majority of YES the coordinator waits so long for the rest: all of them save it a round trip."""
+    lock_wait_s: float = 0.05
+    """A voter lets a transaction wait so long for a lock before it says NO: two that hold what the other wants
+    are told apart by it."""
+    vote_s: float = 0.5
+    """An attempt that is not decided by then is finished like one whose coordinator died."""
+    doubt_s: float = 0.6
+    """A voter that has not heard for so long how a transaction ended finishes it, each rank a fifth later."""
+    hasten_s: float = 0.1
+    """The same where somebody waits for it, or the link to its coordinator is gone; each rank as much later."""
+    recover_s: float = 0.2
+    """A ballot that has not come to an end is followed by a higher one, twice as patient, with jitter."""
+    recover_max_s: float = 3.0
+    txn_s: float = 5.0
+    """A voter says NO to transactions that are older: their client has given up."""
+    read_wait_s: float = 1.0
+    """A voter lets a read wait so long for a transaction in doubt; the reader asks again."""
+    read_again_s: float = 0.25
+    """A voter that has not answered a read is asked again."""
+    tidy_s: float = 0.2
+    """Acknowledgements of outcomes are gathered so long."""
+    remind_s: float = 1.0
+    """An outcome that a voter has not acknowledged is told again."""

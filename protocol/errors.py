@@ -51,3 +51,5 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
     message: str
     hint: str = ""
     retryable: bool = False
+    details: tuple[tuple[str, object], ...] = ()
+    """What belongs to some codes: the versions seen, the id of a transaction."""

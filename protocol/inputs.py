@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from .effects import DialOutcome, Entry
-from .errors import Fault
+from .errors import Fault, Refused
 from .identity.tickets import JoinRequest
 from .keyspaces import Definition
 from .types import CommitNumber, LinkId, NodeId
@@ -16,6 +18,9 @@ from .wire.hello import Established
 
 ACKS_WAIT_MS = 4000
 """A little less than a client waits."""
+
+INQUIRY_WAIT_MS = 1000
+"""Whoever has not said by then what it knows is busy or gone."""
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -122,6 +127,53 @@ class Delete(msgspec.Struct, frozen=True):
     acks: int = 0
     acks_wait_ms: int = ACKS_WAIT_MS
     request_id: bytes | None = None
+
+
+class Expect(msgspec.Struct, frozen=True):
+    """What a transaction wants to find under a key of a coordinated keyspace."""
+
+    keyspace: str
+    key: bytes
+    kind: Literal["version", "value", "absent", "present"]
+    version: str = ""
+    value: bytes = b""
+
+
+class Assign(msgspec.Struct, frozen=True):
+    """What it leaves there; None deletes."""
+
+    keyspace: str
+    key: bytes
+    value: bytes | None
+
+
+class Transact(msgspec.Struct, frozen=True):
+    """All of it or nothing, in coordinated keyspaces. Answered by `Committed`, `Conflicted`, `Undecided` (see
+    commit/task.py) or `Refused`. `refusal`: why it cannot be, if that is known already.
+    """
+
+    ref: object
+    checks: tuple[Expect, ...]
+    writes: tuple[Assign, ...]
+    timeout_ms: int = ACKS_WAIT_MS
+    request_id: bytes | None = None
+    refusal: Refused | None = None
+
+
+class QuorumRead(msgspec.Struct, frozen=True):
+    """What these (keyspace, key) hold at one moment, as voters have it. Answered by a map of `Found` or `Refused`."""
+
+    ref: object
+    slots: tuple[tuple[str, bytes], ...]
+    timeout_ms: int = ACKS_WAIT_MS
+
+
+class Inquire(msgspec.Struct, frozen=True):
+    """What linked members know of a transaction; None: of all that are in doubt. Answered by `State`s by node."""
+
+    ref: object
+    txid: str | None
+    timeout_ms: int = INQUIRY_WAIT_MS
 
 
 class CreateKeyspace(msgspec.Struct, frozen=True):
@@ -237,6 +289,9 @@ Event = (
     | Put
     | PutMany
     | Delete
+    | Transact
+    | QuorumRead
+    | Inquire
     | CreateKeyspace
     | DropKeyspace
     | Barrier

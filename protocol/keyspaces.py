@@ -121,6 +121,11 @@ class Keyspaces:
     def by_id(self, keyspace: int) -> Definition | None:
         return self._by_id.get(keyspace)
 
+    def has_voters(self, keyspace: int) -> bool:
+        """Whether voters decide what is written there, as far as is known here."""
+        known = self._by_id.get(keyspace)
+        return known is not None and len(known.voters) > 0
+
     def named(self, name: str) -> list[Definition]:
         """All definitions of a name: several where two creators did not know of each other."""
         return sorted(self._named.get(name, {}).values(), key=lambda definition: definition.id)

@@ -152,3 +152,48 @@ STAGED_BYTES_MAX = 32 << 20
 
 WALK_REPLACED_MAX = 100_000
 """Keys overwritten while one sync session reads past them; beyond that the session begins anew."""
+
+COMMIT_STEPS_MAX = 1024
+"""Steps of transactions under one signature."""
+
+COMMIT_STEPS_BYTES_MAX = 400 * 1024
+"""And their bytes: half a frame leaves room for the step that overshoots it."""
+
+TXN_OPS_MAX = 1000
+"""Keys of one transaction in one keyspace: its votes name them all."""
+
+TXN_BYTES_MAX = 512 * 1024
+"""Keys and values of one transaction: PREPARE is one frame."""
+
+TXN_SHARDS_MAX = 16
+"""Coordinated keyspaces of one transaction."""
+
+TXN_TASKS_MAX = 4096
+"""Transactions that one node coordinates at a time."""
+
+TXN_RECORDS_MAX = 200_000
+"""Transactions that a voter keeps until everybody knows their outcome: beyond that it does not vote."""
+
+TXNS_FORGOTTEN_MAX = 50_000
+"""Outcomes remembered for steps that come late: ten seconds of a very busy cluster."""
+
+OUTCOMES_OWED_MAX = 20_000
+"""Outcomes that a node still spreads; for older ones a voter takes over."""
+
+READ_KEYS_MAX = 1000
+"""Keys of one linearizable read."""
+
+COMMIT_STATES_MAX = 100
+"""Transactions in one answer to the question what is in doubt: more than a person reads."""
+
+STATE_KEYS_MAX = 8
+"""Keys of each that are told."""
+
+INQUIRIES_MAX = 64
+"""Such questions that one node has open."""
+
+OUTCOME_SEEN_S = 10.0
+"""An outcome that is not forgotten so long after its beginning has nobody who spreads it: a voter takes over."""
+
+REQUEST_ID_BYTES_MAX = 64
+"""A client's name for a request."""

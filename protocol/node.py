@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from . import gossip as gossiping
 from . import invalidation
 from .clock import ClusterTime, HybridClock
+from .commit import messages as commit_messages
+from .commit.messages import Steps
 from .config import Config
 from .effects import (
     Effect,
@@ -40,6 +42,7 @@ from .inputs import (
     DropKeyspace,
     Durable,
     Event,
+    Inquire,
     Invalidate,
     Join,
     Leave,
@@ -49,21 +52,23 @@ from .inputs import (
     Probed,
     Put,
     PutMany,
+    QuorumRead,
     Received,
     Redeem,
     RevokeTicket,
     Settled,
     Start,
     Tick,
+    Transact,
 )
 from .invalidation import Invalidation
-from .keyspaces import Definition
 from .limits import HEARTBEAT_HEADS_MAX, SEEDS_MAX
 from .membership import record
 from .membership.invitations import TICKET_RECORD, Invitations
 from .membership.membership import MEMBER_RECORD, Membership
 from .membership.record import Goodbye, Heartbeat, MemberRecord, News
 from .membership.table import decode_member
+from .opening import Opener
 from .peerlink import PeerLink
 from .replica import messages as replication
 from .replica.defining import Defining
@@ -75,13 +80,14 @@ from .replica.serving import Serving
 from .replica.settling import RUN_MARK, Identity, Settling, fresh_lineage
 from .replica.store import Origin, Store
 from .replica.sync import Sync
-from .replica.writing import Write, Writing, storage_full
+from .replica.writing import Writing, storage_full
+from .transactions import Transactions
 from .turn import Held, Say, Turn
 from .types import CommitNumber, Instant, Keys, LinkId, Payload
 from .wire import hello
-from .wire.envelope import Sealer, Unopened, check_header, check_signature, read_header
+from .wire.envelope import Sealer, Unopened
 from .wire.fields import Head
-from .wire.registry import Registry, Route, Stream
+from .wire.registry import Registry, Stream
 
 if TYPE_CHECKING:
     from random import Random
@@ -92,7 +98,7 @@ SEED_RECORD = "seed"
 
 def build_registry() -> Registry:
     """Every message of this build."""
-    parts = (hello, record, replication, gossiping, invalidation)
+    parts = (hello, record, replication, gossiping, invalidation, commit_messages)
     return Registry(route for part in parts for route in part.ROUTES)
 
 
@@ -126,11 +132,15 @@ class Node:
         self.sync = Sync(config, self.replica, store, self.settling)
         self.serving = Serving(config, self.replica, store)
         self.reading = Reading(self.replica)
+        self.transactions = Transactions(
+            config, identity, self.replica, self.settling, self.membership, self.clock, store, random
+        )
         self.writing = Writing(
-            config, self.replica, self.sync, self.settling, self.time, store, self._coordinate
+            config, self.replica, self.sync, self.settling, self.time, store, self.transactions.write
         )
         self.defining = Defining(self.replica, self.settling, self.time, self.membership.candidates)
         self.gossip = Gossip(config, (keys.node_id, identity.run))
+        self._opener = Opener(config, keys, identity.run, self.registry, self.membership, self.gossip)
         self.invitations = Invitations(config, keys, store.records(TICKET_RECORD))
         self.refused: Counter[Fault] = Counter()
         """How often a link was cut, by reason."""
@@ -158,6 +168,9 @@ class Node:
             Put: self.writing.write,
             PutMany: self.writing.write,
             Delete: self.writing.write,
+            Transact: lambda turn, it: self.writing.when_settled(turn, it, self.transactions.transact),
+            QuorumRead: lambda turn, it: self.writing.when_settled(turn, it, self.transactions.read),
+            Inquire: lambda turn, it: self.writing.when_settled(turn, it, self.transactions.inquire),
             CreateKeyspace: lambda turn, it: self.writing.when_settled(turn, it, self.defining.create),
             DropKeyspace: lambda turn, it: self.writing.when_settled(turn, it, self.defining.drop),
             Barrier: lambda turn, barrier: turn.reply_after_commit(barrier.ref, Settled()),
@@ -180,6 +193,7 @@ class Node:
             Holding: self._on_holding,
             HeldStreams: lambda turn, link, _, held: self.gossip.on_held(turn, link.id, held),
             Want: lambda turn, link, _, want: self.gossip.on_want(turn, link.id, want),
+            Steps: lambda turn, link, _, steps: self.transactions.on_steps(turn, link.peer, steps),
         }
 
     @property
@@ -199,7 +213,7 @@ class Node:
     @property
     def deadline_s(self) -> float:
         """Call `handle(Tick(), now)` no later than this."""
-        parts = (self.membership, self.gossip, self.sync, self.writing)
+        parts = (self.membership, self.gossip, self.sync, self.writing, self.transactions)
         return min(self._handover_until_s, *(part.deadline_s for part in parts))
 
     def handle(self, event: Event, now: Instant) -> list[Effect]:
@@ -233,6 +247,7 @@ class Node:
 
     def _finish(self, turn: Turn) -> list[Effect]:
         self.membership.save(turn)
+        self.transactions.commit.seal(turn)
         self.replica.seal(turn)
         effects = [self._leaving_as(effect, turn.now) for effect in turn.effects]
         if turn.rows:
@@ -279,6 +294,7 @@ class Node:
         self.settling.tick(turn)
         self.mending.tick(turn)
         self.writing.tick(turn)
+        self.transactions.tick(turn)
         heads = self._heads_to_announce(turn.now) if self.membership.is_beat_due(turn.now.mono_s) else []
         news = News(heads, self.gossip.to_announce(turn.now), self.time.steady_ms(turn.now), self.lag_ms)
         self.membership.tick(turn, news)
@@ -298,6 +314,7 @@ class Node:
         self.writing.check(turn)
         for batch in self.replica.batches(own, confirm=self.writing.wants_confirmation):
             turn.say(self.membership.contacts.links(), batch)
+        self.transactions.committed(turn, event.number)
         for origin in heads:
             self._announce_until_s[origin] = turn.now.mono_s + self.config.head_announce_s
         while self._held and self._held[0][0] <= event.number:
@@ -312,6 +329,7 @@ class Node:
         self.mending.failed()
         self.membership.save_failed(turn.now)
         self.writing.failed(turn, storage_full(event.why))
+        self.transactions.failed(turn)
         self.invitations.save_failed(self._store.records(TICKET_RECORD))
         turn.log("store.failed", why=event.why)
         held, self._held = self._held, deque()
@@ -345,6 +363,7 @@ class Node:
             self._links[event.link] = PeerLink(event.link, established, turn.now.mono_s)
             self.gossip.link_up(turn, event.link)
             self.sync.link_up(turn, event.link, established.peer, known_run)
+            self.transactions.commit.link_up(established.peer)
 
     def _refuse_older_run(self, turn: Turn, event: LinkUp, later: bytes) -> None:
         """A peer comes under an older run than it had: it is told which; unless both run now, then it is a copy."""
@@ -367,11 +386,13 @@ class Node:
         self._forget_link(turn, event.link, event.why, duplicate=event.fault is Fault.DUPLICATE)
 
     def _forget_link(self, turn: Turn, link: LinkId, why: str, *, duplicate: bool = False) -> None:
-        self._links.pop(link, None)
+        gone = self._links.pop(link, None)
         self.gossip.link_down(link)
         self.serving.stop(link)
         self.sync.link_down(turn, link)
         self.membership.link_down(turn, link, why, duplicate=duplicate)
+        if gone is not None and self.membership.contacts.up(gone.peer) is None:
+            self.transactions.commit.link_down(turn, gone.peer)
 
     def _on_received(self, turn: Turn, event: Received) -> None:
         link = self._links.get(event.link)
@@ -387,38 +408,19 @@ class Node:
             turn.cut(link.id, fault.fault, fault.detail)
 
     def _receive(self, turn: Turn, link: PeerLink, envelope: bytes) -> None:
-        """The cheapest refusal first; the signature is the dearest."""
-        unopened = read_header(envelope)
-        header = unopened.header
-        link.check_version(header.v, self.config)
-        check_header(unopened, self._keys.cluster_id)
-        route = self.registry.find(header.type, link.established.version)
-        if not self._is_news(link, unopened, route):
+        opened = self._opener.open(link, envelope)
+        if opened is None:
             return
-        check_signature(unopened, self._keys)
-        payload = self.registry.decode(route, header.payload)
-        handler = self._messages.get(route.payload)
+        unopened, payload = opened.unopened, opened.payload
+        handler = self._messages.get(type(payload))
         if handler is None:
-            raise RemoteFault(Fault.MALFORMED, f"{route.payload.__name__} does not belong here")
+            raise RemoteFault(Fault.MALFORMED, f"{type(payload).__name__} does not belong here")
         handler(turn, link, unopened, payload)
-        if route.stream is Stream.GOSSIP:  # only now: whoever hands on what is faulty is cut off for it
+        if (
+            opened.route.stream is Stream.GOSSIP
+        ):  # only now: whoever hands on what is faulty is cut off for it
+            header = unopened.header
             self.gossip.keep(turn.now, unopened.origin, header.run, header.seq, unopened.frame)
-
-    def _is_news(self, link: PeerLink, unopened: Unopened, route: Route) -> bool:
-        """Whether a message is worth its signature. Raises RemoteFault when it may not come this way."""
-        header = unopened.header
-        match route.stream:
-            case Stream.LINK:
-                link.check_order(unopened, bulk=route.bulk)
-                return True
-            case Stream.RECORD:
-                if unopened.origin == self._keys.node_id:
-                    return header.run > self.identity.run
-                return not self.membership.is_known(unopened.origin, header.run, header.seq)
-            case Stream.GOSSIP:
-                if unopened.origin != link.peer and not self.membership.is_member(unopened.origin):
-                    return False  # its record has not come yet: it will be offered again
-                return not self.gossip.has(unopened.origin, header.run, header.seq)
 
     # Messages
 
@@ -462,16 +464,6 @@ class Node:
         turn.do(Invalidated(unopened.origin, stale.subject, stale.is_glob))
 
     # Local requests
-
-    def _coordinate(self, turn: Turn, write: Write, keyspace: Definition) -> None:
-        """A write to a keyspace whose voters decide."""
-        items = write.items if isinstance(write, PutMany) else ()
-        if any(ttl_ms for *_, ttl_ms in items) or (isinstance(write, Put) and write.ttl_ms):
-            refusal = Refused("invalid", "a TTL is for keyspaces of the policy lww")
-        else:
-            text = f"the keyspace {keyspace.name!r} is {keyspace.policy}: there are no transactions yet"
-            refusal = Refused("unavailable", text)
-        turn.reply_after_commit(write.ref, refusal)
 
     def _on_invalidate(self, turn: Turn, stale: Invalidate) -> None:
         turn.say(self.membership.contacts.links(), Invalidation(stale.subject, stale.is_glob))

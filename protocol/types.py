@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from base64 import b32encode
+from base64 import b32decode, b32encode
 from functools import lru_cache
 from typing import NewType, Protocol
 
@@ -60,3 +60,11 @@ def node_text(node_id: bytes) -> str:
 
 class Payload(msgspec.Struct, frozen=True, array_like=True):
     """Base of all message payloads: a msgpack array; unknown fields at its end are ignored and relayed."""
+
+
+def node_of(text: str) -> NodeId:
+    """The node id that `node_text` wrote so. Raises ValueError."""
+    node = b32decode(text.upper() + "=" * (-len(text) % 8))
+    if len(node) != 32:
+        raise ValueError(f"{text!r} is no node id")
+    return NodeId(node)

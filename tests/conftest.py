@@ -17,6 +17,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption("--kill-seed", type=int, default=1, help="which one each time")
     parser.addoption("--swarm-seeds", type=int, default=60, help="how many seeds of it to run")
+    parser.addoption("--commit-seed", type=int, help="run only this seed of the commit model")
+    parser.addoption("--commit-seeds", type=int, default=120, help="how many seeds of it to run")
     parser.addoption("--write-golden", action="store_true", help="write golden files that are missing")
 
 

@@ -261,4 +261,5 @@ def _error(refused: Refused) -> dict[str, object]:
         "message": refused.message,
         "hint": refused.hint,
         "retryable": refused.retryable,
+        **dict(refused.details),
     }

@@ -16,7 +16,7 @@ from protocol.inputs import Join, Leave
 
 from ..daemon.faults import FaultsError
 from ..limits import CLOSE_WAIT_S, HANDOVER_S
-from . import cache, keyspaces, kv
+from . import cache, keyspaces, kv, txn
 from .api import Api
 from .notices import Outlet
 from .params import NoParams, Params
@@ -105,6 +105,9 @@ METHODS: dict[str, Method | Subscribing] = {
     "keyspace.list": Method(NoParams, keyspaces.list_all),
     "keyspace.show": Method(keyspaces.KeyspaceShow, keyspaces.show),
     "keyspace.drop": Method(keyspaces.KeyspaceDrop, keyspaces.drop),
+    "txn.commit": Method(txn.TxnCommit, txn.commit),
+    "txn.status": Method(txn.TxnStatus, txn.status),
+    "txn.list": Method(txn.TxnList, txn.list_doubtful),
     "sync.status": Method(NoParams, sync_status),
     "cache.put": Method(cache.CachePut, cache.put),
     "cache.get": Method(cache.CacheKey, cache.get),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Self
 
@@ -36,6 +37,12 @@ class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class NoParams(Params, frozen=True):
     pass
+
+
+def each(given: dict[str, object], name: str, read: Callable[[object], object]) -> dict[str, object]:
+    """The parameters, with `read` done to each thing in a list; what is no list is left for the check to name."""
+    listed = given.get(name)
+    return {**given, name: [read(one) for one in listed]} if isinstance(listed, list) else given
 
 
 def as_bytes(value: object) -> Any:

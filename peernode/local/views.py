@@ -6,9 +6,11 @@ from collections import Counter
 
 from protocol.clock import stamp_ms
 from protocol.effects import Entry
+from protocol.keyspaces import id_text
 from protocol.membership.record import MemberRecord
 from protocol.membership.table import Member, State
 from protocol.replica.entry import version_text
+from protocol.transactions import stamp_text
 from protocol.types import NodeId, node_text
 
 from .api import Api
@@ -22,13 +24,25 @@ def name_of(api: Api, node: NodeId) -> str:
     return member.record.name if member is not None else node_text(node)[:8]
 
 
+def keyspace_name(api: Api, keyspace: int) -> str:
+    """The name of a keyspace, or its id where no definition of it is known."""
+    known = api.node.replica.keyspaces.by_id(keyspace)
+    return known.name if known is not None else id_text(keyspace)
+
+
+def version_of(api: Api, entry: Entry) -> str:
+    """Equal texts mean the same write. What voters decided may have been stored by any of several nodes."""
+    is_voted = api.node.replica.keyspaces.has_voters(entry.keyspace)
+    return stamp_text(entry.hlc) if is_voted else version_text(entry)
+
+
 def item_view(api: Api, entry: Entry) -> dict[str, object]:
     expires_in_ms = None
     if entry.expires_ms:
         expires_in_ms = max(0, entry.expires_ms - api.node.time.time_ms(api.now()))
     return {
         "value": entry.value,
-        "version": version_text(entry),
+        "version": version_of(api, entry),
         "modified_ms": stamp_ms(entry.hlc),
         "origin": name_of(api, entry.node),
         "expires_in_ms": expires_in_ms,

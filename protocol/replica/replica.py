@@ -158,18 +158,15 @@ class Replica:
 
     def put(self, turn: Turn, slot: Slot, value: bytes | None, expires_ms: int) -> Entry:
         """Stage a write of this node (`value` None: a delete)."""
-        keyspace, key = slot
-        current = self._newest(slot)
+        current = self.newest(slot)
         if current is not None and not self.is_void(current):
             self._clock.observe(current.hlc)
-        hlc = self._clock.tick(turn.now)
-        entry = Entry(keyspace, key, hlc, *self.me, self._next_seq, value, expires_ms)
-        self._next_seq += 1
-        self._stage(turn, entry, current)
-        pending = self._commit_of(turn)
-        pending.own.append(entry)
-        pending.covered[self.me] = self.reached[self.me] = Coverage(entry.seq)
-        return entry
+        return self._author(turn, slot, value, self._clock.tick(turn.now), expires_ms)
+
+    def record(self, turn: Turn, slot: Slot, value: bytes | None, stamp: int) -> None:
+        """Stage what voters decided, under their stamp: it spreads to all members like any write of this node."""
+        self._clock.observe(stamp)
+        self._author(turn, slot, value, stamp, 0)
 
     def is_reserved(self, entry: Entry) -> bool:
         """Whether no later start will give out the number or the stamp of this entry of ours again."""
@@ -195,7 +192,7 @@ class Replica:
             return Refused("overloaded", text, "try again a little later", retryable=True)
         if if_version is None and not if_absent:
             return None
-        current = self._newest(slot)
+        current = self.newest(slot)
         seen = version_text(current) if current is not None and current.live_at(time_ms) else None
         if if_absent and seen is not None:
             return Refused(
@@ -210,8 +207,13 @@ class Replica:
         """Whether one of our own entries is stored."""
         return entry.seq <= self.vector.get((entry.node, entry.lineage), 0)
 
+    def newest(self, slot: Slot) -> Entry | None:
+        """Stored or staged, deletes included."""
+        staged = self._overlay.get(slot)
+        return staged.entry if staged is not None else self._stored(slot)
+
     def exists(self, slot: Slot, time_ms: int) -> bool:
-        newest = self._newest(slot)
+        newest = self.newest(slot)
         return newest is not None and newest.live_at(time_ms)
 
     def is_staged(self, slot: Slot) -> bool:
@@ -267,7 +269,7 @@ class Replica:
                     self._hold_back(turn, origin, entry)
                     break  # whatever its author wrote later is further ahead still
                 self._clock.observe(entry.hlc)
-            current = self._newest((entry.keyspace, entry.key))
+            current = self.newest((entry.keyspace, entry.key))
             if current is None or self._beats(entry, current):
                 self._stage(turn, entry, current)
                 merged += 1
@@ -307,9 +309,9 @@ class Replica:
         return min(self._void.values(), default=0)
 
     def is_void(self, entry: Entry) -> bool:
-        """Whether its author has taken it back."""
+        """Whether its author has taken it back. What voters decided is not its author's to take back."""
         bound = self._void.get((entry.node, entry.lineage)) if self._void else None
-        return bound is not None and entry.hlc > bound
+        return bound is not None and entry.hlc > bound and not self.keyspaces.has_voters(entry.keyspace)
 
     def own_lineages(self) -> list[int]:
         return sorted({self.lineage, *(lineage for node, lineage in self.reached if node == self.me[0])})
@@ -320,7 +322,8 @@ class Replica:
         stored = [entry for origin in origins for entry in self._store.by_origin(origin, 0)]
         current = [entry for entry in stored if (entry.keyspace, entry.key) not in self._overlay]
         current += [staged.entry for staged in self._overlay.values() if staged.entry.node == self.me[0]]
-        late = (entry for entry in current if entry.hlc > hlc and not self.is_void(entry))
+        late = [entry for entry in current if entry.hlc > hlc and not self.is_void(entry)]
+        late = [entry for entry in late if not self.keyspaces.has_voters(entry.keyspace)]
         return sorted(late, key=lambda entry: (entry.hlc, entry.lineage, entry.seq))
 
     def advance(self, turn: Turn, origin: Origin, head: int) -> None:
@@ -450,6 +453,15 @@ class Replica:
             self._current = Pending(turn.number, Change(), [], {}, [])
         return self._current
 
+    def _author(self, turn: Turn, slot: Slot, value: bytes | None, hlc: int, expires_ms: int) -> Entry:
+        entry = Entry(*slot, hlc, *self.me, self._next_seq, value, expires_ms)
+        self._next_seq += 1
+        self._stage(turn, entry, self.newest(slot))
+        pending = self._commit_of(turn)
+        pending.own.append(entry)
+        pending.covered[self.me] = self.reached[self.me] = Coverage(entry.seq)
+        return entry
+
     def _stage(self, turn: Turn, entry: Entry, current: Entry | None) -> None:
         slot = (entry.keyspace, entry.key)
         if current is not None:
@@ -478,10 +490,6 @@ class Replica:
         """Last write wins; what was taken back loses against everything else."""
         voids = self.is_void(entry), self.is_void(other)
         return entry.version > other.version if voids[0] == voids[1] else voids[1]
-
-    def _newest(self, slot: Slot) -> Entry | None:
-        staged = self._overlay.get(slot)
-        return staged.entry if staged is not None else self._stored(slot)
 
     def _stored(self, slot: Slot) -> Entry | None:
         try:

@@ -21,7 +21,18 @@ from ..clock import ClusterTime
 from ..config import Config
 from ..effects import Entry, RecordRow, Reply
 from ..errors import Refused
-from ..inputs import CreateKeyspace, Delete, DropKeyspace, Nothing, Put, PutMany, Written
+from ..inputs import (
+    CreateKeyspace,
+    Delete,
+    DropKeyspace,
+    Inquire,
+    Nothing,
+    Put,
+    PutMany,
+    QuorumRead,
+    Transact,
+    Written,
+)
 from ..keyspaces import LWW, Definition
 from ..limits import (
     KEY_BYTES_MAX,
@@ -42,7 +53,7 @@ from .sync import Sync
 REQUEST_RECORD = "request"
 
 Write = Put | PutMany | Delete
-Request = Write | CreateKeyspace | DropKeyspace
+Request = Write | Transact | QuorumRead | Inquire | CreateKeyspace | DropKeyspace
 
 
 class Result(msgspec.Struct, frozen=True, array_like=True):

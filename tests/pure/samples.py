@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from protocol.commit import messages as commits
+from protocol.commit.messages import Steps
+from protocol.commit.transaction import Header, Instance, Op, TxnId
 from protocol.effects import Entry
 from protocol.errors import Fault, RemoteFault
 from protocol.gossip import Held, Want
@@ -41,6 +44,9 @@ REGISTRY = build_registry()
 REPORT = Report(key(2).node_id, 1_700_000_000_000, Evidence.CLOSED, False)
 HEAD = (key(1).node_id, 1_700_000_000_000, 7)
 ROW = Row(7, 5, b"key", 1_700_000_000_000 << 16, b"value", 0)
+HEADER = Header(
+    TxnId(key(1).node_id, 1_700_000_000_000, 9), 1_700_000_000_000 << 16, b"sixteen random b", [(5, 1)]
+)
 SAMPLES: dict[type[Payload], Payload] = {
     type(sample): sample
     for sample in (
@@ -66,6 +72,28 @@ SAMPLES: dict[type[Payload], Payload] = {
         Chunk(1, 0, 2, [Group(key(2).node_id, 1_700_000_000_002, [ROW])], [HEAD], HEAD, True),
         More(1, 1),
         Holding([HEAD]),
+        Steps(
+            [
+                commits.Prepare(HEADER, [[Op(b"key", 3 << 16, True, b"value"), Op(b"seen", 0, False)]]),
+                commits.Vote(HEADER.txid, 0, False, "conflict", ((0, 4 << 16),)),
+                commits.Waiting(HEADER.txid, 0),
+                commits.Abstain(HEADER.txid, 0),
+                commits.Accept(HEADER, 0, 1, True),
+                commits.Accepted(HEADER.txid, 0, 1, True),
+                commits.Ask(HEADER, 0, 2),
+                commits.Promise(HEADER.txid, 0, 2, True, (1, True)),
+                commits.Outrun(HEADER.txid, 0, 3),
+                commits.Outcome(HEADER, True),
+                commits.Known([HEADER.txid]),
+                commits.Forget([HEADER.txid]),
+                commits.Read(1, (5, 1), [b"key"], b"sixteen random b"),
+                commits.Values(1, [(3 << 16, b"value")], True),
+                commits.Inquire(1, HEADER.txid),
+                commits.Report(
+                    1, [commits.State(HEADER, [Instance(True, 2, (1, True))], None, [(5, b"key")])]
+                ),
+            ]
+        ),
         Held([HEAD]),
         Want(*HEAD[:2], [7, 9]),
         Invalidation(b"user/*", True),
@@ -79,6 +107,47 @@ heads = st.lists(st.tuples(id32s, counters, counters), max_size=3)
 values = st.one_of(st.none(), st.binary(max_size=20))
 rows = st.lists(
     st.builds(Row, counters, counters, st.binary(max_size=4), stamps, values, counters), max_size=3
+)
+txids = st.builds(TxnId, id32s, counters, counters)
+shards = st.lists(st.tuples(counters, counters), min_size=1, max_size=2)
+requests = st.none() | st.binary(min_size=16, max_size=64)
+headers = st.builds(Header, txids, stamps, requests, shards)
+indexes = st.integers(0, 255)
+op_lists = st.lists(
+    st.builds(Op, st.binary(max_size=4), st.none() | stamps, st.booleans(), values), max_size=2
+)
+ballots = st.none() | st.tuples(counters, st.booleans())
+instances = st.builds(Instance, st.none() | st.booleans(), counters, ballots)
+states = st.builds(
+    commits.State,
+    headers,
+    st.lists(instances, max_size=2),
+    st.none() | st.booleans(),
+    st.lists(st.tuples(counters, st.binary(max_size=4)), max_size=2),
+)
+steps = st.one_of(
+    st.builds(commits.Prepare, headers, st.lists(op_lists, max_size=2)),
+    st.builds(commits.Vote, txids, indexes, st.booleans()),
+    st.builds(commits.Waiting, txids, indexes),
+    st.builds(commits.Abstain, txids, indexes),
+    st.builds(commits.Accept, headers, indexes, counters, st.booleans()),
+    st.builds(commits.Accepted, txids, indexes, counters, st.booleans()),
+    st.builds(commits.Ask, headers, indexes, counters),
+    st.builds(commits.Promise, txids, indexes, counters, st.none() | st.booleans(), ballots),
+    st.builds(commits.Outrun, txids, indexes, counters),
+    st.builds(commits.Outcome, headers, st.booleans()),
+    st.builds(commits.Known, st.lists(txids, max_size=2)),
+    st.builds(commits.Forget, st.lists(txids, max_size=2)),
+    st.builds(
+        commits.Read,
+        counters,
+        st.tuples(counters, counters),
+        st.lists(st.binary(max_size=4), max_size=2),
+        requests,
+    ),
+    st.builds(commits.Values, counters, st.lists(st.tuples(stamps, values), max_size=2), st.booleans()),
+    st.builds(commits.Inquire, counters, st.none() | txids),
+    st.builds(commits.Report, counters, st.lists(states, max_size=2)),
 )
 groups = st.builds(Group, id32s, counters, rows)
 names = st.from_regex(r"[a-z0-9-]{1,63}", fullmatch=True)
@@ -136,6 +205,7 @@ payloads: st.SearchStrategy[Payload] = st.one_of(
     ),
     st.builds(More, counters, counters),
     st.builds(Holding, heads),
+    st.builds(Steps, st.lists(steps, max_size=3)),
     st.builds(Held, heads),
     st.builds(Want, id32s, counters, st.lists(counters, max_size=3)),
     st.builds(Invalidation, st.binary(min_size=1, max_size=8), st.booleans()),

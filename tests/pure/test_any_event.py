@@ -17,6 +17,7 @@ from protocol.effects import DialOutcome, Effect, Entry, Reply
 from protocol.errors import Fault
 from protocol.identity.tickets import JoinRequest
 from protocol.inputs import (
+    Assign,
     Barrier,
     CreateKeyspace,
     CreateTicket,
@@ -25,6 +26,8 @@ from protocol.inputs import (
     DropKeyspace,
     Durable,
     Event,
+    Expect,
+    Inquire,
     Invalidate,
     Join,
     Leave,
@@ -34,11 +37,13 @@ from protocol.inputs import (
     Probed,
     Put,
     PutMany,
+    QuorumRead,
     Received,
     Redeem,
     RevokeTicket,
     Start,
     Tick,
+    Transact,
     Written,
 )
 from protocol.keyspaces import POLICIES, define
@@ -108,6 +113,18 @@ EVENTS: dict[type[Event], st.SearchStrategy[Event]] = {
         requests,
     ),
     Delete: st.builds(Delete, ref, keyspace, some_keys, ref, acks, waits_ms, requests),
+    Transact: st.builds(
+        Transact,
+        ref,
+        st.lists(st.builds(Expect, keyspace, some_keys, st.just("version"), texts), max_size=2).map(tuple),
+        st.lists(st.builds(Assign, keyspace, some_keys, ref | st.binary(max_size=2)), max_size=2).map(tuple),
+        waits_ms,
+        requests,
+    ),
+    QuorumRead: st.builds(
+        QuorumRead, ref, st.lists(st.tuples(keyspace, some_keys), max_size=2).map(tuple), waits_ms
+    ),
+    Inquire: st.builds(Inquire, ref, ref | texts),
     CreateKeyspace: st.builds(
         CreateKeyspace,
         ref,

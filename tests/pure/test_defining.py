@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from protocol.commit.task import Undecided
 from protocol.effects import Entry
 from protocol.errors import Refused
 from protocol.inputs import Created, CreateKeyspace, DropKeyspace, Dropped, Put, Written
@@ -250,23 +251,27 @@ def test_a_drop_that_another_node_did_counts_here() -> None:
 
 
 def test_a_write_to_a_coordinated_keyspace_is_not_decided_here() -> None:
-    """Neither as a plain write nor under its id; a TTL cannot be had there."""
-    rig = rig_with()
-    bank = made(create(rig))
-    assert code(answer(rig, Put("put", "bank", b"k", b"v"))) == "unavailable"
+    """Its voter is asked, and says nothing; a TTL and acks cannot be had there at all."""
+    rig = rig_with(B)
+    bank = made(create(rig, "bank", COORDINATED, "b"))
+    rig.handle(Put("put", "bank", b"k", b"v", acks_wait_ms=300))
+    (undecided,) = outcomes(rig.wait(1.0))
+    assert isinstance(undecided, Undecided)
     assert code(answer(rig, Put("put", "bank", b"k", b"v", ttl_ms=1000))) == "invalid"
+    assert code(answer(rig, Put("put", "bank", b"k", b"v", acks=1))) == "invalid"
     assert rig.disk.get(bank.id, b"k") is None
 
 
 def test_a_write_that_waited_is_judged_by_what_its_keyspace_is_then() -> None:
     """Its definition came while the node settled."""
     rig = Rig().start("seed:1")
-    rig.handle(Put("put", "bank", b"k", b"v"))
+    rig.handle(Put("put", "bank", b"k", b"v", acks_wait_ms=300))
     rig.join(B)
     rig.receive(B, heard(B, define("bank", COORDINATED, [voter(B)])))
     rig.commit()
-    (refused,) = outcomes([*rig.measure(B), *rig.commit()])
-    assert code(refused) == "unavailable"
+    assert outcomes([*rig.measure(B), *rig.commit()]) == []
+    (undecided,) = outcomes(rig.wait(1.0))
+    assert isinstance(undecided, Undecided)
 
 
 def test_an_lww_keyspace_that_is_created_keeps_its_keys() -> None:

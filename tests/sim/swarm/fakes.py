@@ -93,7 +93,9 @@ class Disk:
         slot = (entry.keyspace, entry.key)
         old = self.entries.get(slot)
         if old is not None:
-            del self._by_origin[old.node, old.lineage][old.seq]
+            numbered = self._by_origin[old.node, old.lineage]
+            if numbered.get(old.seq) == slot:  # else one number stands for two writes: the checks will tell
+                del numbered[old.seq]
         self.entries[slot] = entry
         self._by_origin.setdefault((entry.node, entry.lineage), {})[entry.seq] = slot
 

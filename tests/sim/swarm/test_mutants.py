@@ -102,7 +102,7 @@ class TakesTheLast(Node):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.replica._newest = lambda slot: None  # type: ignore[method-assign]
+        self.replica.newest = lambda slot: None  # type: ignore[method-assign]
 
 
 class LeavesTheDead(Node):

@@ -1,0 +1,1 @@
+"""Coordinated writes: two-phase commit whose decision stands at a majority of fixed voters."""

@@ -1,0 +1,69 @@
+"""What the parts of this package stand on: committed values, the electorate, timers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from math import floor
+from typing import Protocol
+
+from ..effects import Entry
+from ..turn import Turn
+from ..types import Instant, NodeId
+from .transaction import Shard, Slot
+
+COARSE_S = 0.05
+"""Timers that matter only when something went wrong fire on a grid, together: most of them are stale by then."""
+
+
+class Ledger(Protocol):
+    """Committed values: the replica, as this package sees it."""
+
+    def newest(self, slot: Slot) -> Entry | None:
+        """What is stored or staged here, deletes included."""
+        ...
+
+    def record(self, turn: Turn, slot: Slot, value: bytes | None, stamp: int) -> None:
+        """Stage a committed value as an entry of this node; it spreads to all members like any other."""
+        ...
+
+
+class Electorate(Protocol):
+    """Who votes on what."""
+
+    def epoch(self, keyspace: int) -> int:
+        """The current one."""
+        ...
+
+    def voters(self, shard: Shard) -> tuple[NodeId, ...]:
+        """In a fixed order; empty: this node does not know that shard."""
+        ...
+
+    def is_voter(self, shard: Shard) -> bool:
+        """Whether this store votes there, and may by now."""
+        ...
+
+
+class Timers:
+    """Calls that are due later. One that is no longer wanted finds so by itself."""
+
+    def __init__(self) -> None:
+        self._due: list[tuple[float, int, Callable[[Turn], None]]] = []
+        self._number = 0
+
+    @property
+    def deadline_s(self) -> float:
+        return self._due[0][0] if self._due else float("inf")
+
+    def after(
+        self, now: Instant, delay_s: float, call: Callable[[Turn], None], *, coarse: bool = False
+    ) -> None:
+        at_s = now.mono_s + delay_s
+        if coarse:
+            at_s = (floor(at_s / COARSE_S) + 1) * COARSE_S  # always later than now
+        self._number += 1
+        heappush(self._due, (at_s, self._number, call))
+
+    def fire(self, turn: Turn) -> None:
+        while self._due and self._due[0][0] <= turn.now.mono_s:
+            heappop(self._due)[2](turn)

@@ -1,0 +1,1 @@
+"""The commit protocol alone, in a model of everything around it."""
