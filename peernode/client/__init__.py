@@ -8,9 +8,11 @@ It needs nothing but a socket and msgpack, so that a command line built on it st
 """
 
 from .bulk import NewItem
-from .errors import Conflict, NoDaemon, NotAllowed, NotFound, PeernodeError, TimedOut
+from .errors import Conflict, NoDaemon, NotAllowed, NotFound, PeernodeError, TimedOut, UnknownOutcome
 from .finding import find_socket
+from .lock import Lease
 from .sync import Cached, Client, Item, Notices, connect_sync
+from .transaction import Transaction
 from .wire import Notice
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "Client",
     "Conflict",
     "Item",
+    "Lease",
     "NewItem",
     "NoDaemon",
     "NotAllowed",
@@ -26,6 +29,8 @@ __all__ = [
     "Notices",
     "PeernodeError",
     "TimedOut",
+    "Transaction",
+    "UnknownOutcome",
     "connect_sync",
     "find_socket",
 ]
