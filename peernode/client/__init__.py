@@ -11,9 +11,9 @@ from .bulk import NewItem
 from .errors import Conflict, NoDaemon, NotAllowed, NotFound, PeernodeError, TimedOut, UnknownOutcome
 from .finding import find_socket
 from .lock import Lease
+from .rpc import Notice
 from .sync import Cached, Client, Item, Notices, connect_sync
 from .transaction import Transaction
-from .wire import Notice
 
 __all__ = [
     "Cached",

@@ -18,8 +18,9 @@ from .bulk import NewItem
 from .errors import NotFound, PeernodeError
 from .finding import find_socket
 from .lock import Lease, retry_s
+from .rpc import Notice
 from .transaction import Bytes, Transaction, encoded
-from .wire import Notice, Wire
+from .wire import Wire
 
 Level = Literal["local", "quorum"]
 """`local`: this node's copy. `quorum`: the newest that was committed, in a coordinated keyspace."""
