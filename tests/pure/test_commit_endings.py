@@ -264,7 +264,7 @@ def test_what_is_still_being_told_is_not_forgotten() -> None:
 
 
 def test_what_was_not_stored_is_not_said_to_be_known() -> None:
-    """That an outcome is known is said a little later, with others; if it could not be stored meanwhile, not at all."""
+    """That an outcome is known is said a little later, with others; if it could not be stored meanwhile, never."""
     bench = Bench()
     header = header_of(1)
     bench.hear(B, Prepare(header, [[Op(b"k", None, True, b"v")]]))
