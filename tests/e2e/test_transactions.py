@@ -109,6 +109,7 @@ def test_a_transaction_from_standard_input(cluster: Daemons, a: Client) -> None:
     "stdin", ["", "[]", '{"checks": 1}', '{"writes": [{"key_b64": "!"}]}', '{"writes": ["a"]}']
 )
 def test_what_is_no_transaction_is_refused(cluster: Daemons, stdin: str) -> None:
+    """Not JSON, another shape, or no base64: exit 2, before a daemon is asked or by it."""
     code, refused = txn(cluster, "-", stdin=stdin)
     assert (code, refused["error"]["code"]) == (2, "invalid")
 
@@ -151,6 +152,7 @@ def test_reads_of_a_transaction_must_still_hold(a: Client, b: Client) -> None:
 
 
 def test_an_exception_drops_a_transaction(a: Client) -> None:
+    """What was put in the block is never sent, and the exception is raised as it is."""
     with pytest.raises(ZeroDivisionError), a.transaction("bank") as t:
         t.put("dropped", "1")
         _ = 1 / 0
@@ -158,6 +160,7 @@ def test_an_exception_drops_a_transaction(a: Client) -> None:
 
 
 def test_what_was_read_as_absent_must_still_be(a: Client, b: Client) -> None:
+    """Somebody created the key meanwhile: a conflict, and nothing is written."""
     with pytest.raises(Conflict), a.transaction("bank") as t:
         assert t.get("nobody") is None
         b.put("nobody", "somebody", keyspace="bank")
@@ -201,6 +204,7 @@ def test_a_lease_that_is_not_renewed_is_taken_over(a: Client, b: Client) -> None
 
 
 def test_a_renewed_lease_is_not_taken_over(a: Client, b: Client) -> None:
+    """Not even long after its first time is over."""
     lease = a.acquire("renewed", ttl=1.0)
     for _ in range(8):
         with pytest.raises(Conflict):
@@ -222,12 +226,14 @@ def test_a_lock_without_a_fence_of_ones_own(a: Client, b: Client) -> None:
 
 @pytest.mark.parametrize("params", [{"name": ""}, {"name": "x", "ttl_ms": 1}, {"name": "x" * 2000}])
 def test_what_is_no_lock_is_refused(a: Client, params: dict[str, object]) -> None:
+    """No name, too long a name, too short a lease."""
     with pytest.raises(PeernodeError) as refused:
         a.call("lock.acquire", **params)
     assert refused.value.code in ("invalid", "too_large")
 
 
 def test_what_stands_in_a_locks_place_is_not_overwritten(a: Client) -> None:
+    """A key that somebody wrote into the keyspace of locks is left alone, and named."""
     a.acquire("first")
     a.put("odd", "not a lock", keyspace="locks")
     with pytest.raises(PeernodeError, match="holds something that is no lock"):
@@ -368,6 +374,7 @@ async def test_a_lock_in_trio(cluster: Daemons, b: Client) -> None:
 
 @pytest.mark.trio
 async def test_a_daemon_that_ends_is_told_to_all_who_wait(tmp_path: Path) -> None:
+    """A call after its death fails, and so does the next: nobody waits for ever."""
     with daemons_in(tmp_path) as daemons:
         alone = daemons("alone").start()
         async with peernode.connect(alone.folder / "sock") as node:
@@ -380,5 +387,6 @@ async def test_a_daemon_that_ends_is_told_to_all_who_wait(tmp_path: Path) -> Non
 
 
 def test_what_was_never_committed_is_not_found(a: Client) -> None:
+    """No member knows of such an id."""
     with pytest.raises(NotFound):
         a.transaction_status("a" * 52 + ".1.1")

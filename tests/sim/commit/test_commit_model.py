@@ -39,6 +39,7 @@ def test_the_protocol_holds_under_faults(totals: Totals) -> None:
 
 @pytest.mark.parametrize("seed", FOUND)
 def test_what_was_found_once_stays_mended(seed: int) -> None:
+    """The seeds that found a bug run each time."""
     assert play([seed]).violations == []
 
 
