@@ -96,3 +96,15 @@ CLIENT_NOTICE_BYTES_MAX = 1 << 20
 
 CLIENT_SUBSCRIPTIONS_MAX = 256
 """Subscriptions of one client at a time."""
+
+LOCK_TTL_MS_MIN = 100
+"""A shorter lease could be over before the answer that grants it."""
+
+LOCK_TTL_MS_MAX = 24 * 3600 * 1000
+"""So long a dead holder is waited for at most."""
+
+LOCK_LATE_SHARE = 0.02
+"""So much longer than its lease a lock stands before it is taken over: two clocks may differ in their pace."""
+
+LOCKS_WATCHED_MAX = 10_000
+"""Locks whose lease this node observes for those who want them; one that is forgotten is observed anew."""

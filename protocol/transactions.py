@@ -83,7 +83,7 @@ class Transactions:
         self._begin(turn, transact)
 
     def read(self, turn: Turn, read: QuorumRead) -> None:
-        slots = [self._slot(keyspace, key) for keyspace, key in read.slots]
+        slots = [check_item(key, b"", None) or self._slot(keyspace, key) for keyspace, key in read.slots]
         refusal = next((slot for slot in slots if isinstance(slot, Refused)), None)
         if len(slots) > READ_KEYS_MAX:
             refusal = Refused("too_large", f"{len(slots)} keys in one read; the limit is {READ_KEYS_MAX}")

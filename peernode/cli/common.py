@@ -49,30 +49,49 @@ def client_command(name: str, **settings: Any) -> Callable[[Callable[..., Any]],
     """A command whose function gets a `Context` first, and the global options taken care of."""
 
     def wrap(function: Callable[..., Any]) -> click.Command:
-        @functools.wraps(function)
-        def call(
-            *,
-            socket: str | None,
-            node: str | None,
-            cluster: str | None,
-            output: str | None,
-            as_json: bool,
-            timeout: int,
-            quiet: bool,
-            **rest: Any,
-        ) -> Any:
-            form = Output("json" if as_json else output or "table", quiet, is_default=not (as_json or output))
-            return function(Context(socket, node, cluster, timeout / 1000, form), **rest)
-
-        decorated: Any = call
-        # A list of its own: `wraps` shares the function's, and one function may become two commands.
-        decorated.__click_params__ = list(getattr(function, "__click_params__", ()))
-        for option in reversed(GLOBAL_OPTIONS):
-            decorated = option(decorated)
-        command: click.Command = click.command(name, **settings)(decorated)  # type: ignore[no-untyped-call]
+        command: click.Command = click.command(name, **settings)(with_context(function))  # type: ignore[no-untyped-call]
         return command
 
     return wrap
+
+
+def client_group(name: str) -> Callable[[Callable[..., Any]], click.Group]:
+    """The same for a group that does something by itself when no command of it is named."""
+
+    def wrap(function: Callable[..., Any]) -> click.Group:
+        made: Any = click.group(
+            name, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
+        )
+        group: click.Group = made(with_context(function))
+        return group
+
+    return wrap
+
+
+def with_context(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Takes the global options, and hands a `Context` to the function."""
+
+    @functools.wraps(function)
+    def call(
+        *before: Any,
+        socket: str | None,
+        node: str | None,
+        cluster: str | None,
+        output: str | None,
+        as_json: bool,
+        timeout: int,
+        quiet: bool,
+        **rest: Any,
+    ) -> Any:
+        form = Output("json" if as_json else output or "table", quiet, is_default=not (as_json or output))
+        return function(*before, Context(socket, node, cluster, timeout / 1000, form), **rest)
+
+    decorated: Any = call
+    # A list of its own: `wraps` shares the function's, and one function may become two commands.
+    decorated.__click_params__ = list(getattr(function, "__click_params__", ()))
+    for option in reversed(GLOBAL_OPTIONS):
+        decorated = option(decorated)
+    return call
 
 
 GLOBAL_OPTIONS = [

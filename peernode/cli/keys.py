@@ -78,8 +78,13 @@ def set_key(
 
 
 @click.argument("key")
+@click.option(
+    "--level",
+    type=click.Choice(("local", "quorum")),
+    help="quorum: the newest that the voters of a coordinated keyspace have. Default: local, this node's copy.",
+)
 @KEYSPACE
-def get_key(context: Context, key: str, keyspace: str | None) -> None:
+def get_key(context: Context, key: str, level: str | None, keyspace: str | None) -> None:
     """Print the value of KEY; exit 3 when there is none.
 
     \b
@@ -88,7 +93,7 @@ def get_key(context: Context, key: str, keyspace: str | None) -> None:
     peernode get photo > photo.jpg
     """
     with context.connect() as node:
-        found = node.call("kv.get", key=encoded(key), keyspace=keyspace)
+        found = node.call("kv.get", key=encoded(key), keyspace=keyspace, level=level)
     if context.output.is_json:
         modified = {"modified": iso(found["modified_ms"])}
         rest = {name: found[name] for name in ("version", "origin", "expires_in_ms")}

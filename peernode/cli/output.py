@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import sys
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import Any, TextIO
 
 FORMATS = ("table", "json", "jsonl", "raw")
 
@@ -76,10 +76,12 @@ class Output:
             print(text, file=sys.stderr)
 
 
-def tell_error(output: Output, code: str, message: str, hint: str) -> None:
+def tell_error(
+    output: Output, code: str, message: str, hint: str, details: Mapping[str, object] | None = None
+) -> None:
     """One error, on stderr, in the chosen format."""
     if output.is_json:
-        error = {"code": code, "message": message, "hint": hint}
+        error = {"code": code, "message": message, "hint": hint, **jsonable(details or {})}
         print(json.dumps({"error": error}, ensure_ascii=False), file=sys.stderr)
         return
     print(f"error: {message}", file=sys.stderr)
@@ -93,6 +95,19 @@ def as_json(name: str, value: bytes) -> dict[str, str]:
         return {name: value.decode()}
     except UnicodeDecodeError:
         return {f"{name}_b64": b64encode(value).decode()}
+
+
+def jsonable(values: Mapping[str, object]) -> dict[str, Any]:
+    """The same with all bytes in it as text, see `as_json`."""
+    shown: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, bytes):
+            shown |= as_json(name, value)
+        elif isinstance(value, list):
+            shown[name] = [jsonable(one) if isinstance(one, dict) else one for one in value]
+        else:
+            shown[name] = value
+    return shown
 
 
 def printable(value: bytes) -> str:

@@ -23,13 +23,12 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "demo": ("demo", "see three nodes on this machine at work"),
     },
     "keys": {
-        "set": ("keys", "write a key"),
-        "get": ("keys", "read a key"),
-        "del": ("keys", "delete keys"),
-        "ls": ("keys", "list keys, in order"),
+        "set get del ls": ("keys", "write, read and delete keys, list them in order"),
         "kv": ("kv", "the same under one roof, and many at once: import, export"),
         "keyspace": ("keyspace", "namespaces with a policy: create, ls, show, drop"),
         "cache": ("cache", "this node's local TTL cache; invalidate reaches all nodes"),
+        "txn": ("txn", "several coordinated keys at once, all or nothing; list, show"),
+        "lock": ("lock", "run a command while this node holds a lock"),
     },
     "cluster": {
         "invite": ("cluster", "print the command that lets a machine join"),
@@ -46,7 +45,13 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "version": ("operate", "the version of this program"),
     },
 }
-MODULES = {name: module for group in GROUPS.values() for name, (module, _) in group.items()}
+"""Commands on one line of the help, with their module."""
+MODULES = {
+    name: module
+    for group in GROUPS.values()
+    for names, (module, _) in group.items()
+    for name in names.split()
+}
 
 
 class Root(click.Group):
@@ -73,12 +78,12 @@ class Root(click.Group):
         return super().resolve_command(context, args)
 
     def format_help(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        """24 lines: every command on one, in groups."""
+        """24 lines hold all commands, in groups."""
         write = formatter.write
         write("peernode: a few machines as one cluster, with no leader and no server to run\n")
         for group, commands in GROUPS.items():
-            for name, (_, about) in commands.items():
-                write(f"{group:>8}  {name:<8} {about}\n")
+            for names, (_, about) in commands.items():
+                write(f"{group:>8}  {names:<8} {about}\n")
                 group = ""
         write("\nOptions of every command: --node NAME, --socket PATH, --cluster NAME, --json,\n")
         write("-o table|json|jsonl|raw, --timeout 5s, --quiet. Try: peernode demo\n")
@@ -108,7 +113,7 @@ def run(arguments: list[str]) -> int:
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except PeernodeError as error:
-        tell_error(output, error.code, error.message, error.hint)
+        tell_error(output, error.code, error.message, error.hint, error.details)
         return error.exit_code
     except click.exceptions.NoArgsIsHelpError as called_bare:
         print(called_bare.format_message(), file=sys.stderr)
@@ -139,5 +144,8 @@ def globals_last(arguments: list[str]) -> list[str]:
             front.append(rest.pop(0))
     if not rest:
         return arguments
-    nested = 2 if rest[0] in ("kv", "keyspace", "cache", "ticket", "cluster", "sync") and len(rest) > 1 else 1
+    has_command = len(rest) > 1 and not rest[1].startswith("--")
+    nested = (
+        2 if rest[0] in ("kv", "keyspace", "cache", "txn", "ticket", "cluster", "sync") and has_command else 1
+    )
     return [*rest[:nested], *front, *rest[nested:]]

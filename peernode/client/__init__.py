@@ -8,16 +8,19 @@ It needs nothing but a socket and msgpack, so that a command line built on it st
 """
 
 from .bulk import NewItem
-from .errors import Conflict, NoDaemon, NotAllowed, NotFound, PeernodeError, TimedOut
+from .errors import Conflict, NoDaemon, NotAllowed, NotFound, PeernodeError, TimedOut, UnknownOutcome
 from .finding import find_socket
+from .lock import Lease
+from .rpc import Notice
 from .sync import Cached, Client, Item, Notices, connect_sync
-from .wire import Notice
+from .transaction import Transaction
 
 __all__ = [
     "Cached",
     "Client",
     "Conflict",
     "Item",
+    "Lease",
     "NewItem",
     "NoDaemon",
     "NotAllowed",
@@ -26,6 +29,8 @@ __all__ = [
     "Notices",
     "PeernodeError",
     "TimedOut",
+    "Transaction",
+    "UnknownOutcome",
     "connect_sync",
     "find_socket",
 ]

@@ -17,9 +17,13 @@ from . import bulk
 from .bulk import NewItem
 from .errors import NotFound, PeernodeError
 from .finding import find_socket
-from .wire import Notice, Wire
+from .lock import Lease, retry_s
+from .rpc import Notice
+from .transaction import Bytes, Transaction, encoded
+from .wire import Wire
 
-Bytes = bytes | str
+Level = Literal["local", "quorum"]
+"""`local`: this node's copy. `quorum`: the newest that was committed, in a coordinated keyspace."""
 
 
 class Item(NamedTuple):
@@ -112,10 +116,10 @@ class Client(Wire):
         written = bulk.put_batches(self, checked, keyspace=keyspace, acks=acks)
         return [version for _, versions in written for version in versions]
 
-    def get(self, key: Bytes, *, keyspace: str | None = None) -> Item | None:
+    def get(self, key: Bytes, *, keyspace: str | None = None, level: Level | None = None) -> Item | None:
         """The entry, or None when there is none."""
         try:
-            found = self.call("kv.get", key=key, keyspace=keyspace)
+            found = self.call("kv.get", key=key, keyspace=keyspace, level=level)
         except NotFound:
             return None
         return Item(encoded(key), **found)
@@ -125,6 +129,12 @@ class Client(Wire):
         for found in bulk.get_batches(self, map(encoded, keys), keyspace=keyspace):
             for item in found:
                 yield None if item.get("missing") else Item(**item)
+
+    def snapshot(self, keys: Iterable[Bytes], *, keyspace: str | None = None) -> list[Item | None]:
+        """What the voters of a coordinated keyspace hold under these keys, all at one moment."""
+        wanted = [encoded(key) for key in keys]
+        found = self.call("kv.mget", keys=wanted, keyspace=keyspace, level="quorum")
+        return [None if item.get("missing") else Item(**item) for item in found["items"]]
 
     def delete(self, key: Bytes, *, keyspace: str | None = None, if_version: str | None = None) -> bool:
         """Whether there was something to delete."""
@@ -152,6 +162,55 @@ class Client(Wire):
                 yield from (Item(**item) for item in found["items"])
         finally:
             self.forget([] if number is None else [number])
+
+    # Transactions
+
+    def transaction(self, keyspace: str) -> Transaction:
+        """Several keys at once, in coordinated keyspaces: leaving the block commits, an exception drops it all.
+
+        with node.transaction("bank") as t:
+            t.put("a", str(int(t.get("a")) - 100))
+            t.put("b", str(int(t.get("b")) + 100))
+        """
+        return Transaction(self, keyspace)
+
+    def commit(self, params: dict[str, Any]) -> dict[str, Any]:
+        """A transaction as the socket takes it: `checks`, `writes` and so on. Returns `txid` and `versions`."""
+        return dict(self.call("txn.commit", **params))
+
+    def transactions(self) -> list[dict[str, Any]]:
+        """All that is in doubt, as the members know it that answer."""
+        return list(self.call("txn.list"))
+
+    def transaction_status(self, txid: str) -> dict[str, Any]:
+        """Who has said what about one. Raises NotFound when nobody knows of it (any more)."""
+        return dict(self.call("txn.status", txid=txid))
+
+    # Locks
+
+    def acquire(self, name: str, *, ttl: float = 10.0, wait: float = 0.0) -> Lease:
+        """Get the lock for `ttl` seconds, waiting for it at most so long. Raises Conflict when others hold it.
+
+        Hand `fence` to whatever the lock protects: it has to refuse lower ones. Nothing renews the lease by itself.
+        """
+        until_s = time.monotonic() + wait
+        while True:
+            asked_s = time.monotonic()
+            try:
+                answer = self.call("lock.acquire", name=name, ttl_ms=milliseconds(ttl))
+                return Lease(name, ttl, answer["fence"], asked_s)
+            except PeernodeError as refused:
+                time.sleep(retry_s(refused, ttl, until_s))
+
+    def renew(self, lease: Lease) -> None:
+        """It lasts for its whole `ttl` again. Raises Conflict when it was lost."""
+        asked_s = time.monotonic()
+        self.call("lock.renew", name=lease.name, ttl_ms=milliseconds(lease.ttl_s), fence=lease.fence)
+        lease.renewed(asked_s)
+
+    def release(self, lease: Lease) -> None:
+        """Others may have it at once. Raises Conflict when it was lost."""
+        self.call("lock.release", name=lease.name, fence=lease.fence)
 
     # Keyspaces
 
@@ -231,11 +290,6 @@ class Client(Wire):
 
     def info(self) -> dict[str, Any]:
         return dict(self.call("api.info"))
-
-
-def encoded(text: Bytes) -> bytes:
-    """A string means its UTF-8."""
-    return text.encode() if isinstance(text, str) else text
 
 
 def milliseconds(ttl_s: float | None) -> int | None:

@@ -1,8 +1,8 @@
 """One connection to a daemon: MessagePack-RPC on a Unix socket, requests pipelined when there are many.
 
-What is sent and what is read never wait for each other, so neither end can be stuck on the other's full buffer. An
-answer that nobody waits for any more is dropped. After a time-out the connection is closed: whether the request was
-carried out is not known, and a caller that goes on should know that it has to begin anew.
+What is sent and what is read never wait for each other, so neither end can be stuck on the other's full buffer. After
+a time-out the connection is closed: whether the request was carried out is not known, and a caller that goes on
+should know that it has to begin anew.
 """
 
 from __future__ import annotations
@@ -15,26 +15,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-import msgpack
+from .errors import NoDaemon, PeernodeError, TimedOut
+from .rpc import Calls, Notice
 
-from .errors import NoDaemon, PeernodeError, TimedOut, from_answer
-
-ANSWER_BYTES_MAX = 16 << 20
 RECEIVE_BYTES = 64 * 1024
 REQUESTS_MAX = 512
 """Under way at a time: as many as a daemon commits in one go."""
 UNSENT_BYTES_MAX = 1 << 20
 """Requests that the daemon has not taken yet; then the next one waits."""
-REQUEST, RESPONSE, NOTIFICATION = 0, 1, 2
-
-
-class Notice(NamedTuple):
-    """Something that the daemon told unasked."""
-
-    method: str
-    params: dict[str, Any]
 
 
 class Wire:
@@ -42,7 +32,7 @@ class Wire:
 
     def __init__(self, path: Path, *, timeout_s: float = 5.0) -> None:
         self.path, self.timeout_s = path, timeout_s
-        self._next_id = 0
+        self._calls = Calls()
         self._connect()
 
     def __enter__(self) -> Self:
@@ -104,18 +94,15 @@ class Wire:
         except BaseException:
             self.close()
             raise
-        self._awaited.discard(number)
-        return self._answers.pop(number)
+        return self._calls.take(number)
 
     def forget(self, numbers: Iterable[int]) -> None:
         """Nobody waits for the answers to these any more."""
-        for number in numbers:
-            self._awaited.discard(number)
-            self._answers.pop(number, None)
+        self._calls.forget(numbers)
 
     def has_room(self, under_way: int) -> bool:
         """Whether to send one more request beside so many of the same kind; the first always."""
-        return not under_way or (under_way < REQUESTS_MAX and len(self._unsent) < UNSENT_BYTES_MAX)
+        return not under_way or (under_way < REQUESTS_MAX and len(self._calls.unsent) < UNSENT_BYTES_MAX)
 
     # Bytes
 
@@ -131,28 +118,21 @@ class Wire:
                 f"no daemon answers at {self.path} ({error.strerror or error})", hint=hint
             ) from None
         self._sock.setblocking(False)
-        self._unpacker = msgpack.Unpacker(raw=False, max_buffer_size=ANSWER_BYTES_MAX, max_ext_len=0)
-        self._unsent = bytearray()
-        self._awaited: set[int] = set()
-        self._answers: dict[int, Any] = {}
+        self._calls = Calls(after=self._calls.last_number)
 
     def _queue(self, method: str, params: dict[str, Any]) -> int:
         """Send it with whatever is sent next: many in one go cost the daemon one waking."""
         if self._sock.fileno() < 0:
             raise NoDaemon(f"this connection to {self.path} is closed", hint="connect again")
-        self._next_id += 1
-        given = {name: value for name, value in params.items() if value is not None}
-        self._unsent += msgpack.packb((REQUEST, self._next_id, method, [given]))
-        self._awaited.add(self._next_id)
-        return self._next_id
+        return self._calls.queue(method, params)
 
     def _wait_for(self, number: int) -> None:
         until_s = time.monotonic() + self.timeout_s
-        if number not in self._answers:
+        if number not in self._calls.answers:
             self._send()
-        while number not in self._answers:
+        while number not in self._calls.answers:
             poller = select.poll()
-            poller.register(self._sock, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+            poller.register(self._sock, select.POLLIN | (select.POLLOUT if self._calls.unsent else 0))
             ready = poller.poll(max(0.0, until_s - time.monotonic()) * 1000)
             if not ready:
                 message = f"no answer from {self.path} within {self.timeout_s:g} s"
@@ -166,12 +146,12 @@ class Wire:
     def _send(self) -> None:
         """As much as the kernel takes now."""
         try:
-            while self._unsent:
-                del self._unsent[: self._sock.send(self._unsent)]
+            while self._calls.unsent:
+                del self._calls.unsent[: self._sock.send(self._calls.unsent)]
         except BlockingIOError:
             return
         except (BrokenPipeError, ConnectionResetError):
-            self._unsent.clear()  # reading will tell that it hung up, and perhaps why
+            self._calls.unsent.clear()  # reading will tell that it hung up, and perhaps why
 
     def _read(self) -> None:
         try:
@@ -180,16 +160,8 @@ class Wire:
             chunk = b""
         if not chunk:
             raise NoDaemon(f"the daemon at {self.path} hung up", hint="is it still running?")
-        self._unpacker.feed(chunk)
-        for message in self._unpacker:
-            match message:
-                case [1, 0, dict(error), _]:
-                    raise from_answer(error)
-                case [1, int(number), error, result]:
-                    if number in self._awaited:
-                        self._answers[number] = from_answer(error) if isinstance(error, dict) else result
-                case [2, str(method), [dict(params)]]:
-                    self._notified(Notice(method, params))
+        for notice in self._calls.feed(chunk):
+            self._notified(notice)
 
     def _notified(self, notice: Notice) -> None:
         """Nobody listens on a connection that is for calls."""

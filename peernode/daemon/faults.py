@@ -1,8 +1,12 @@
-"""The fault point: from which peers a daemon hears nothing, for tests that cut links on purpose. Off by default.
+"""The fault point: what a daemon does wrong on purpose, for tests. Off by default.
 
-It exists only where the environment variable PEERNODE_FAULTS names a file, `{"deaf_to": ["HOST:PORT", ...]}`: the
-peers, by the address that they announce, whose packets are to be lost on their way here. The file is read at
-the start, so that a restart does not heal a cut, and again by the method `faults.reload` of the local socket.
+It exists only where the environment variable PEERNODE_FAULTS names a file. The file is read at the start, so that a
+restart does not heal a cut, and again by the method `faults.reload` of the local socket. In it:
+
+- `{"deaf_to": ["HOST:PORT", ...]}`: the peers, by the address that they announce, whose packets are to be lost on
+  their way here;
+- `{"dies_on_vote": true}`: kill -9 of this daemon as soon as another node's YES arrives. That is between the two
+  phases of a transaction that it coordinates: voters hold locks for it, and nobody knows how it ends.
 
 A cut is made where the packets arrive: the kernel drops all of them at the socket (a socket filter whose only
 instruction is "drop") before TCP sees them. Nothing is acknowledged then, connections are not established, a
@@ -23,13 +27,19 @@ from __future__ import annotations
 
 import array
 import errno
-import json
+import os
+import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
+
+from protocol.commit.messages import ROUTES, Steps, Vote
+from protocol.wire.envelope import read_header
 
 FAULTS_VARIABLE = "PEERNODE_FAULTS"
 
@@ -45,6 +55,13 @@ class FaultsError(Exception):
     """The file cannot be read, or this system cannot cut."""
 
 
+class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the file asks for."""
+
+    deaf_to: frozenset[str] = frozenset()
+    dies_on_vote: bool = False
+
+
 class Socket(Protocol):
     """As much of a socket as is needed here: trio's and the standard library's both have it."""
 
@@ -55,23 +72,29 @@ class Socket(Protocol):
 class FaultPoint:
     """Watches the sockets of all links and dials, and keeps deaf those of the peers that the file names.
 
-    Raises FaultsError where the file says what cannot be done.
+    Looks into what arrives where the file asks to die of it. Raises FaultsError where the file says what cannot be
+    done.
     """
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._watched: dict[Socket, Callable[[], str | None]] = {}
         self._deaf: set[Socket] = set()
-        self.deaf_to: frozenset[str] = frozenset()
+        self.wanted = Wanted()
         self.reload()
 
     def reload(self) -> None:
         """Do what the file says now; a missing one says nothing. Raises FaultsError and changes nothing."""
-        deaf_to = read_file(self._file)
-        if deaf_to and not can_cut():
+        wanted = read_file(self._file)
+        if wanted.deaf_to and not can_cut():
             raise FaultsError("this system cannot cut links: it has no socket filters (Linux has them)")
-        self.deaf_to = deaf_to
+        self.wanted = wanted
         self.refresh()
+
+    def received(self, envelopes: Iterable[bytes]) -> None:
+        """Called before anybody else looks at them."""
+        if self.wanted.dies_on_vote and any(map(has_yes, envelopes)):
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def watch(self, sock: Socket, address: Callable[[], str | None]) -> None:
         """From now on until it is closed; `address` tells the peer's, as far as it is known by then."""
@@ -84,7 +107,7 @@ class FaultPoint:
             if sock.fileno() < 0:
                 del self._watched[sock]
                 self._deaf.discard(sock)
-            elif (address() in self.deaf_to) != (sock in self._deaf):
+            elif (address() in self.wanted.deaf_to) != (sock in self._deaf):
                 self._switch(sock)
 
     def _switch(self, sock: Socket) -> None:
@@ -96,18 +119,23 @@ class FaultPoint:
             self._deaf.add(sock)
 
 
-def read_file(file: Path) -> frozenset[str]:
-    """The addresses in it. Raises FaultsError."""
+def read_file(file: Path) -> Wanted:
+    """What is in it; a missing one asks for nothing. Raises FaultsError."""
     try:
-        content = json.loads(file.read_text())
-        addresses = content["deaf_to"]
-        if not isinstance(addresses, list) or not all(isinstance(address, str) for address in addresses):
-            raise TypeError("deaf_to is a list of addresses")
+        return msgspec.json.decode(file.read_bytes(), type=Wanted)
     except FileNotFoundError:
-        return frozenset()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Wanted()
+    except (OSError, msgspec.MsgspecError) as error:
         raise FaultsError(f"{FAULTS_VARIABLE} names {file}, which cannot be used: {error!r}") from None
-    return frozenset(addresses)
+
+
+def has_yes(envelope: bytes) -> bool:
+    """Whether a peer says YES to a transaction in it."""
+    header = read_header(envelope).header
+    if header.type != ROUTES[0].number:
+        return False
+    steps = msgspec.msgpack.decode(header.payload, type=Steps).steps
+    return any(isinstance(step, Vote) and step.yes for step in steps)
 
 
 def can_cut() -> bool:

@@ -288,6 +288,8 @@ class Runtime:
             self.dispatch(LinkDown(number, ending.why, ending.fault))
 
     def _receive(self, number: LinkId, envelopes: tuple[bytes, ...]) -> None:
+        if self.faults is not None:
+            self.faults.received(envelopes)
         self.dispatch(Received(number, envelopes))
 
     async def _dial(self, dial: Dial) -> None:

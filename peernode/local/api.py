@@ -14,6 +14,7 @@ from protocol.types import CommitNumber, Instant
 
 from ..cache import Cache
 from ..daemon.runtime import Runtime
+from ..leases import Leases
 from ..net.dialler import join_address, split_address
 from ..version import VERSION
 from .notices import Subscription
@@ -29,6 +30,7 @@ class Api:
         self.version = VERSION
         self.started_ms = runtime.world.now().wall_ms
         self.cache = Cache(runtime.world.now().mono_s)
+        self.locks = Leases()
         self._token = (CommitNumber(-1), "")
         """The last one, and the commit that it is as of."""
         self.cache_subscriptions: dict[Subscription, Glob | None] = {}

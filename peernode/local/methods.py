@@ -16,7 +16,7 @@ from protocol.inputs import Join, Leave
 
 from ..daemon.faults import FaultsError
 from ..limits import CLOSE_WAIT_S, HANDOVER_S
-from . import cache, keyspaces, kv, txn
+from . import cache, keyspaces, kv, locks, txn
 from .api import Api
 from .notices import Outlet
 from .params import NoParams, Params
@@ -73,7 +73,7 @@ def faults_reload(api: Api, _: NoParams, answer: Answer) -> None:
     except FaultsError as error:
         answer(Refused("unavailable", str(error)))
         return
-    deaf_to = sorted(faults.deaf_to)
+    deaf_to = sorted(faults.wanted.deaf_to)
     api.runtime.log.event("faults.loaded", deaf_to=", ".join(deaf_to) or "nobody")
     answer({"deaf_to": deaf_to})
 
@@ -108,6 +108,9 @@ METHODS: dict[str, Method | Subscribing] = {
     "txn.commit": Method(txn.TxnCommit, txn.commit),
     "txn.status": Method(txn.TxnStatus, txn.status),
     "txn.list": Method(txn.TxnList, txn.list_doubtful),
+    "lock.acquire": Method(locks.LockAcquire, locks.acquire),
+    "lock.renew": Method(locks.LockRenew, locks.renew),
+    "lock.release": Method(locks.LockRelease, locks.release),
     "sync.status": Method(NoParams, sync_status),
     "cache.put": Method(cache.CachePut, cache.put),
     "cache.get": Method(cache.CacheKey, cache.get),

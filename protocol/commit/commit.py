@@ -179,6 +179,7 @@ class Commit:
     def failed(self, turn: Turn, stored: Iterable[bytes]) -> None:
         """Nothing of what is staged was stored. What was decided stays so: the voters have it."""
         self.post.failed()
+        self.spreading.failed()
         self.voter.load(stored)
         self.voter.start(turn)
         unsaid, self._unsaid = self._unsaid, []

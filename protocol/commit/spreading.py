@@ -70,6 +70,10 @@ class Spreading:
         self._known.setdefault(to, []).append(txid)
         self._flush_later(turn)
 
+    def failed(self) -> None:
+        """What was staged is not stored: this node may not know what it was about to say that it knows."""
+        self._known.clear()
+
     def on_known(self, turn: Turn, sender: NodeId, step: Known) -> None:
         for txid in step.txids:
             owed = self._owed.get(txid)

@@ -180,11 +180,14 @@ def judge(named: list[Candidate]) -> Voters | Refused:
 
 
 def pick(candidates: list[Candidate]) -> Voters | Refused:
-    """The first three that can vote now; one, where the cluster has fewer than three that ever do."""
+    """Three that can vote now; one, this node if it can, where the cluster has fewer than three that ever do.
+
+    The three with the lowest ids: who creates the same keyspace at the same time elsewhere picks the same.
+    """
     wanted = VOTERS_PICKED if sum(candidate.is_willing for candidate in candidates) >= VOTERS_PICKED else 1
     able = [candidate.voter for candidate in candidates if not candidate.trouble]
     if len(able) < wanted:
         text = f"of the members {len(able)} can be made voters now, and {wanted} are wanted"
         hint = "peernode members shows who is there; --voters names others, or fewer"
         return Refused("unavailable", text, hint, retryable=True)
-    return tuple(able[:wanted])
+    return tuple(sorted(able)[:wanted] if wanted > 1 else able[:1])

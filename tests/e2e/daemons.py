@@ -22,6 +22,8 @@ class Daemon:
         self.home, self.name, self.cluster = home, name, cluster
         self.out, self.log = home / f"{name}.out", home / f"{name}.log"
         self.folder = home / cluster / name
+        self.faults = home / f"{name}.faults"
+        """What it does wrong on purpose (peernode/daemon/faults.py), if that file is there when it starts."""
         self.process: subprocess.Popen[bytes] | None = None
         self.ready = ""
 
@@ -30,7 +32,10 @@ class Daemon:
         command = [*prefix, sys.executable, "-P", "-m", "peernode", "run", "--name", self.name]
         command += ["--cluster", self.cluster, "--listen", listen, *options]
         with self.log.open("a") as log, self.out.open("w") as out:
-            self.process = subprocess.Popen(command, stdout=out, stderr=log, env=environment(self.home))
+            env = environment(self.home)
+            if self.faults.exists():
+                env["PEERNODE_FAULTS"] = str(self.faults)
+            self.process = subprocess.Popen(command, stdout=out, stderr=log, env=env)
 
     def start(self, *options: str, listen: str = "127.0.0.1:0", prefix: tuple[str, ...] = ()) -> Daemon:
         """Start it and wait until it is ready."""

@@ -369,7 +369,7 @@ def test_a_walk_that_is_given_up_disturbs_nothing(on: Clients) -> None:
         pass
 
     assert a.get("0001").value == b"x" * 1000
-    assert (a._answers, a._awaited) == ({}, set()), "nothing is kept for nobody"
+    assert (a._calls.answers, a._calls._awaited) == ({}, set()), "nothing is kept for nobody"
 
 
 def test_an_import_goes_on_when_the_daemon_restarts(pair: Daemons, on: Clients) -> None:

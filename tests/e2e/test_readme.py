@@ -45,13 +45,23 @@ def test_quick_start(tmp_path: Path) -> None:
         play("Quick start", shell, {})
 
 
+MAJORITY = "When a majority has to agree"
 PYTHON = ("From Python", "Python, with nothing but msgpack")
 
 
 def test_every_block_is_run() -> None:
     """No block of the README stands outside the sections that these tests run."""
-    run = [block for section in ("Quick start", *PYTHON, "Node.js") for block in blocks_of(section)]
+    run = [block for section in ("Quick start", MAJORITY, *PYTHON, "Node.js") for block in blocks_of(section)]
     assert run == blocks_of("peernode")
+
+
+def test_transactions_and_locks(tmp_path: Path) -> None:
+    """Every block about coordinated keyspaces, on a local cluster of its own."""
+    with shell_in(tmp_path) as shell:
+        try:
+            play(MAJORITY, shell, {})
+        finally:
+            shell.run("bin/peernode cluster down --purge")
 
 
 @pytest.mark.parametrize("section", PYTHON)

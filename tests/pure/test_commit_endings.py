@@ -11,6 +11,7 @@ from protocol.commit.messages import (
     Accept,
     Ask,
     Forget,
+    Known,
     Outcome,
     Prepare,
     Promise,
@@ -260,3 +261,16 @@ def test_what_is_still_being_told_is_not_forgotten() -> None:
     bench.hear(B, Outcome(header, True), Forget([header.txid]))
 
     assert [header.txid] == list(bench.commit.voter.records)
+
+
+def test_what_was_not_stored_is_not_said_to_be_known() -> None:
+    """That an outcome is known is said a little later, with others; if it could not be stored meanwhile, never."""
+    bench = Bench()
+    header = header_of(1)
+    bench.hear(B, Prepare(header, [[Op(b"k", None, True, b"v")]]))
+
+    bench.hear(B, Outcome(header, True))
+    bench.turn(lambda turn: bench.commit.failed(turn, []))
+    bench.pass_time(1.0)
+
+    assert bench.told(Known) == []

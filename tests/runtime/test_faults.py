@@ -173,7 +173,9 @@ def test_a_socket_that_is_closed_while_deaf_is_forgotten(tmp_path: Path, ears: l
     assert ears[1].hears
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"deaf_to": "127.0.0.1:7001"}', '{"deaf_to": [7001]}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"deaf": []}', '{"deaf_to": "127.0.0.1:7001"}', '{"deaf_to": [7001]}']
+)
 def test_a_file_that_means_nothing_changes_nothing(tmp_path: Path, ears: list[Ear], content: str) -> None:
     """It is refused with its name, at the start as at a reload, and what was cut stays cut."""
     file = tmp_path / "faults.json"
@@ -186,4 +188,4 @@ def test_a_file_that_means_nothing_changes_nothing(tmp_path: Path, ears: list[Ea
         point.reload()
     with pytest.raises(FaultsError, match=r"faults\.json"):
         FaultPoint(file)
-    assert (point.deaf_to, ears[0].hears) == (frozenset((PEER,)), False)
+    assert (point.wanted.deaf_to, ears[0].hears) == (frozenset((PEER,)), False)

@@ -20,6 +20,9 @@ SLOT = (1, b"k")
 OTHER = (1, b"l")
 ENOUGH = 50
 
+FOUND = {8573: "a voter said that it knew an outcome which its full disk had not stored"}
+"""Seeds that found a bug, and which."""
+
 
 @pytest.fixture(scope="module")
 def totals(request: pytest.FixtureRequest) -> Totals:
@@ -32,6 +35,12 @@ def test_the_protocol_holds_under_faults(totals: Totals) -> None:
     """C1 to C8, in every run."""
     broken = [f"{what}\n    {replay_line(seed, what, None)}" for seed, what in totals.violations]
     assert broken == [], "\n".join(broken)
+
+
+@pytest.mark.parametrize("seed", FOUND)
+def test_what_was_found_once_stays_mended(seed: int) -> None:
+    """The seeds that found a bug run each time."""
+    assert play([seed]).violations == []
 
 
 def test_enough_is_done_under_faults(totals: Totals) -> None:
