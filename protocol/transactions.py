@@ -18,6 +18,7 @@ from .config import Config
 from .errors import Refused
 from .inputs import Assign, Delete, Expect, Inquire, Put, PutMany, QuorumRead, Transact
 from .keyspaces import COORDINATED, Definition
+from .ledger import Ledger
 from .limits import READ_KEYS_MAX, REQUEST_ID_BYTES_MIN, TXN_BYTES_MAX, TXN_OPS_MAX, TXN_SHARDS_MAX
 from .membership.membership import Membership
 from .membership.table import State
@@ -25,7 +26,7 @@ from .replica.replica import Replica
 from .replica.settling import Identity, Settling
 from .replica.store import Slot, Store
 from .replica.writing import Write, check_item
-from .seats import Seats
+from .seats import SEAT_RECORD, Seats
 from .turn import Turn
 from .types import CommitNumber, NodeId
 
@@ -52,13 +53,13 @@ class Transactions:
         self._replica, self._settling, self._membership, self._store = replica, settling, membership, store
         self._store_id = identity.store_id
         self._is_started = False
-        self.seats = Seats(me, replica.keyspaces, settling)
+        self.seats = Seats(me, replica.keyspaces, settling, store.records(SEAT_RECORD))
         self.commit = Commit(
             config,
             me,
             identity.run,
             clock,
-            replica,
+            Ledger(replica),
             self.seats,
             random,
             lambda node: up.link if (up := membership.contacts.up(node)) is not None else None,
@@ -121,6 +122,7 @@ class Transactions:
             self.commit.tick(turn)
 
     def failed(self, turn: Turn) -> None:
+        self.seats.load(self._store.records(SEAT_RECORD))
         self.commit.failed(turn, self._store.records(TXN_RECORD).values())
 
     def committed(self, turn: Turn, number: CommitNumber) -> None:

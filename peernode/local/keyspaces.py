@@ -9,9 +9,10 @@ import msgspec
 
 from protocol.errors import Refused
 from protocol.inputs import Created, CreateKeyspace, DropKeyspace, Dropped
-from protocol.keyspaces import FIRST_EPOCH, LWW, Definition, Voter, id_text
+from protocol.keyspaces import LWW, Definition, id_text
 from protocol.limits import VOTERS_MAX
 from protocol.types import node_text
+from protocol.voters import FIRST_EPOCH, Voter
 
 from .api import Api
 from .params import Params

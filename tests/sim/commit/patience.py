@@ -55,7 +55,7 @@ class Patience:
     def _must_end(self, holder: Peer, record: Record) -> bool:
         """Whether there is no excuse."""
         return self._is_fair() and all(
-            self._has_majority(holder, self._model.voters[keyspace]) for keyspace, _ in record.header.shards
+            self._has_majority(holder, self._model.checks.voters(shard)) for shard in record.header.shards
         )
 
     def _is_fair(self) -> bool:
