@@ -44,14 +44,19 @@ class Seats:
 
     def is_voter(self, shard: Shard) -> bool:
         """Whether this store was named, is known to hold all that it ever promised, and all that it has to know."""
-        return self._is_named(shard) and (shard[1] == FIRST_EPOCH or shard in self._installed)
+        return self.is_named(shard) and (shard[1] == FIRST_EPOCH or shard in self._installed)
+
+    def is_named(self, shard: Shard) -> bool:
+        """Whether it may help to finish what others voted on there: for that it has to know nothing."""
+        me = Voter(self._me, self._settling.store_id)
+        return self._settling.is_confirmed and me in self.named(shard)
 
     def to_install(self) -> list[Shard]:
         """Current shards for which this store was named, and does not know yet what it has to know."""
         return [
             shard
             for shard in self._epochs.advanced()
-            if shard not in self._installed and self._is_named(shard) and self.named((shard[0], shard[1] - 1))
+            if shard not in self._installed and self.is_named(shard) and self.named((shard[0], shard[1] - 1))
         ]
 
     def install(self, turn: Turn, shard: Shard) -> None:
@@ -81,10 +86,6 @@ class Seats:
             return definition.voters if definition is not None else ()
         successor = self._epochs.successor(keyspace, epoch)
         return successor.voters if successor is not None and self._keyspaces.by_id(keyspace) else ()
-
-    def _is_named(self, shard: Shard) -> bool:
-        me = Voter(self._me, self._settling.store_id)
-        return self._settling.is_confirmed and me in self.named(shard)
 
 
 _decoder = msgspec.msgpack.Decoder(Shard)

@@ -15,8 +15,9 @@ from .commit.messages import Steps
 from .commit.task import Change, Check, InquiryTask, ReadTask, Task
 from .commit.transaction import TXN_RECORD, TxnId
 from .config import Config
+from .electing import Electing
 from .errors import Refused
-from .inputs import Assign, Delete, Expect, Inquire, Put, PutMany, QuorumRead, Transact
+from .inputs import Assign, Delete, Expect, Inquire, Put, PutMany, QuorumRead, SetVoters, Transact
 from .keyspaces import COORDINATED, Definition
 from .ledger import Ledger
 from .limits import READ_KEYS_MAX, REQUEST_ID_BYTES_MIN, TXN_BYTES_MAX, TXN_OPS_MAX, TXN_SHARDS_MAX
@@ -68,6 +69,8 @@ class Transactions:
             store.records(TXN_RECORD).values(),
         )
 
+        self.electing = Electing(config, replica, membership, clock.time, self.seats, self.commit)
+
     @property
     def deadline_s(self) -> float:
         if self._is_started:
@@ -104,6 +107,10 @@ class Transactions:
         self._start(turn)
         members = [node for node, _ in self._membership.contacts.linked()]
         self.commit.inquire(turn, InquiryTask(inquire.ref, txid, inquire.timeout_ms / 1000), members)
+
+    def set_voters(self, turn: Turn, wanted: SetVoters) -> None:
+        self._start(turn)
+        self.electing.set_voters(turn, wanted)
 
     # What the node lives through
 

@@ -52,6 +52,10 @@ class Electorate(Protocol):
         """Whether this store votes there, and may by now."""
         ...
 
+    def is_named(self, shard: Shard) -> bool:
+        """Whether this store was named there, and has kept all that it ever promised."""
+        ...
+
     def to_install(self) -> list[Shard]:
         """Current shards for which this store was named, and does not know yet what it has to know."""
         ...

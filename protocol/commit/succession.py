@@ -8,8 +8,9 @@ YES on is in doubt there, with what it covers and with the requests that have co
 A store that is named by the successor surveys the voters before it and begins to vote when it covers what a majority
 of them covers. That is enough: whatever has committed in the epoch before had a YES from a majority, of which one
 answered the survey. It knew the outcome by then, and so had the values; and what was not committed by then never will
-be, because that majority says NO. Reads of the old epoch that began before may still end; such a read was under way
-when the first transaction of the new epoch began.
+be, because that majority says NO. A voter that was replaced before it had caught up itself has said YES to nothing,
+and may answer: a majority that had caught up has agreed on the successor, and one of those answers, too. Reads of the
+old epoch may still end; they were under way when the first transaction of the new epoch began.
 
 A successor that was *forced* has no majority to ask: its voters take over what those have that still answer.
 """
@@ -96,7 +97,7 @@ class Succession:
     def on_survey(self, turn: Turn, sender: NodeId, step: Survey) -> None:
         """Silence means: not yet. The sender asks again."""
         old = before(step.shard)
-        if self._electorate.epoch(old[0]) < step.shard[1] or not self._electorate.is_voter(old):
+        if self._electorate.epoch(old[0]) < step.shard[1] or not self._electorate.is_named(old):
             return
         doubtful = self._doubtful(old)
         for header in doubtful:

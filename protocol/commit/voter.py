@@ -258,7 +258,7 @@ class Voter:
         record = self.records.get(step.header.txid)
         if record is not None and record.header != step.header:
             return None
-        if step.shard >= len(step.header.shards) or not self._electorate.is_voter(
+        if step.shard >= len(step.header.shards) or not self._electorate.is_named(
             step.header.shards[step.shard]
         ):
             self._post.send(sender, Abstain(step.header.txid, step.shard))
@@ -272,7 +272,7 @@ class Voter:
         record = self.records.get(header.txid)
         if record is None and self.records.outcome_of(header.txid) is not None:
             return
-        if record is None and not any(self._electorate.is_voter(shard) for shard in header.shards):
+        if record is None and not any(self._electorate.is_named(shard) for shard in header.shards):
             return
         record = record or fresh(header)
         if record.header != header:
@@ -371,7 +371,7 @@ class Voter:
         if record is None or record.outcome is not None or not record.has_voted:
             return
         is_known = all(self._electorate.voters(shard) for shard in header.shards)
-        if is_known and any(map(self._electorate.is_voter, header.shards)):
+        if is_known and any(map(self._electorate.is_named, header.shards)):
             self._doubtful(turn, header)
         else:  # not sure yet that this store is the one that promised, or a keyspace was dropped
             self._timers.after(
