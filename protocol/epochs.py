@@ -55,6 +55,10 @@ class Epochs:
         """What began an epoch; None: it is the first, or is not known here."""
         return self._known.get(keyspace, {}).get(epoch)
 
+    def all(self) -> list[tuple[int, int]]:
+        """(keyspace, epoch) of all successors."""
+        return [(keyspace, epoch) for keyspace, known in self._known.items() for epoch in known]
+
     def advanced(self) -> list[tuple[int, int]]:
         """(keyspace, its latest epoch) of all whose voters were ever changed."""
         return [(keyspace, max(known)) for keyspace, known in sorted(self._known.items())]

@@ -69,6 +69,11 @@ class Seats:
         successor = self._epochs.successor(*shard)
         return successor is not None and successor.forced is not None
 
+    @property
+    def has_given_up(self) -> bool:
+        """Whether there is any shard of which `is_given_up` is true."""
+        return any(self.is_forced(shard) for shard in self._epochs.all())
+
     def is_given_up(self, shard: Shard) -> bool:
         """Whether its voters were replaced by force: what was in doubt there stays so."""
         later = range(shard[1] + 1, self.epoch(shard[0]) + 1)

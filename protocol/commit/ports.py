@@ -64,6 +64,11 @@ class Electorate(Protocol):
         """Whether the voters of the epoch before it did not agree."""
         ...
 
+    @property
+    def has_given_up(self) -> bool:
+        """Whether there is any shard of which `is_given_up` is true."""
+        ...
+
     def is_given_up(self, shard: Shard) -> bool:
         """Whether its voters were replaced by force: what was in doubt there stays so."""
         ...

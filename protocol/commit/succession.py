@@ -88,11 +88,16 @@ class Succession:
             for voter, source in one.sources.items():
                 if source.extent is None:
                     self._post.send(voter, Survey(shard, source.after))
+        if self._electorate.has_given_up:
+            self._give_up(turn)
+        delay_s = self._config.survey_s if self._installing else self._config.succession_s
+        self._timers.after(turn.now, delay_s, self.look, coarse=True)
+
+    def _give_up(self, turn: Turn) -> None:
+        """Drop what is in doubt, and of which a shard has lost its majority for good."""
         for header in [record.header for record in self._records.in_doubt()]:
             if any(map(self._electorate.is_given_up, header.shards)):
                 self._abandon(turn, header)
-        delay_s = self._config.survey_s if self._installing else self._config.succession_s
-        self._timers.after(turn.now, delay_s, self.look, coarse=True)
 
     def on_survey(self, turn: Turn, sender: NodeId, step: Survey) -> None:
         """Silence means: not yet. The sender asks again."""

@@ -221,17 +221,17 @@ MUTANTS = {
     ),
     "never-forgets": Mutant("outcomes are kept for ever", "C6", (Patch(Records, "forget", nothing),)),
     "votes-on": Mutant(
-        "a voter goes on although others have taken over", "C", (Patch(Voter, "_is_sealed", nothing),)
+        "a voter goes on although others have taken over", "C3", (Patch(Voter, "_is_sealed", nothing),)
     ),
     "takes-over-blindly": Mutant(
-        "a store votes before it knows what it has to know", "C", (Patch(Succession, "_is_enough", always),)
+        "a store votes before it knows what it has to know", "C5", (Patch(Succession, "_is_enough", always),)
     ),
     "takes-one-word": Mutant(
-        "a store believes a single voter before it", "C", (Patch(succession, "majority", one),)
+        "a store believes a single voter before it", "C5", (Patch(succession, "majority", one),)
     ),
     "answers-in-doubt": Mutant(
         "a voter answers a survey while it is in doubt",
-        "C",
+        "C3",
         (Patch(Succession, "_doubtful", lambda self, shard: []),),
     ),
     "drops-requests": Mutant("requests are not taken over", "C7", (Patch(Records, "adopt", nothing),)),

@@ -30,11 +30,16 @@ class Patience:
         self._model = model
         self._since: dict[tuple[int, TxnId], float] = {}
         self._quiet_since_s = 0.0
+        self._taught_s = -GRACE_S
         self.longest_s = 0.0
 
     def disturbed(self) -> None:
         """Something happened after which it may take a moment."""
         self._quiet_since_s = self._model.now
+
+    def taught(self) -> None:
+        """A node has learned late who votes now: whoever waited for that has backed off meanwhile."""
+        self._taught_s = self._model.now
 
     def look(self) -> None:
         self._model.after(LOOK_S, self.look)
@@ -57,6 +62,8 @@ class Patience:
 
     def _is_fair(self) -> bool:
         model = self._model
+        if model.now <= self._taught_s + GRACE_S:
+            return False
         if model.faults_on:
             return model.network.is_fair and model.full_disk == 0
         return model.now > model.faults_end_s + GRACE_S

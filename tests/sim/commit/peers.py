@@ -267,6 +267,7 @@ class Peer:
         for row in rows:
             if isinstance(row, Entry) and row.keyspace == SYSTEM_KEYSPACE:
                 self.board.epochs.note(row.key, self.disk.entries[row.keyspace, row.key].value)
+                self.model.patience.taught()
         self.overlay = {slot: at for slot, at in self.overlay.items() if at[0] > last}
         self.model.network.spread(
             self, [row for row in rows if isinstance(row, Entry) and row.node == self.id]
