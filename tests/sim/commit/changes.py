@@ -25,6 +25,7 @@ class VoterChanges:
     def __init__(self, model: Model, random: Random, end_s: float) -> None:
         self._model, self._random = model, random
         self.done = 0
+        self.proposed: list[tuple[Voter, ...]] = []
         for _ in range(random.choice([0, 0, 1, 2, 5])):
             model.after(random.uniform(0.5, end_s + 1.0), self._change)
 
@@ -44,6 +45,7 @@ class VoterChanges:
             self.done += isinstance(outcome, Committed)
             self._model.note(f"{peer} says of new voters {voters}: {outcome}")
 
+        self.proposed.append(voters)
         names = " ".join(f"n{voter.node[0]}" for voter in voters)
         self._model.happened(f"{peer} is asked to let {names} vote on {keyspace} from epoch {epoch + 1} on")
         key = successor_key(keyspace, epoch + 1)
@@ -51,7 +53,7 @@ class VoterChanges:
         peer.commit.begin(turn, Task(reply, (), (change,), TIMEOUT_S, None, (keyspace, epoch)))
 
     def _voters(self) -> tuple[Voter, ...]:
-        """With the stores that they have now. Never one alone where a disk may be lost."""
+        """With the stores that they have now."""
         peers = self._model.peers
         size = self._random.choice([n for n in (1, 3, 3, 5) if n <= len(peers)])
         return tuple(sorted(peer.voter for peer in self._random.sample(peers, size)))

@@ -186,4 +186,5 @@ class Faults:
 
     def _is_sole(self, peer: Peer) -> bool:
         """Whether some shard has no voter but this one."""
-        return any(len(some) < 3 and peer.voter in some for some in self._model.checks.all_voters)
+        sets = [*self._model.checks.all_voters, *self._model.changes.proposed]
+        return any(len(some) < 3 and peer.voter in some for some in sets)
