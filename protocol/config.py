@@ -107,6 +107,12 @@ class Config(msgspec.Struct, frozen=True):
     read_wait_s: float = 1.0
     """A voter lets a read wait so long for a transaction in doubt; the reader asks again."""
     read_again_s: float = 0.25
+    survey_s: float = 0.1
+    """A store that is to vote asks those before it again, and looks whether it has caught up with them."""
+    succession_s: float = 0.25
+    """How soon it notices that it is to vote."""
+    forced_s: float = 1.0
+    """How long voters that were forced wait for what those before them still have."""
     """A voter that has not answered a read is asked again."""
     tidy_s: float = 0.2
     """Acknowledgements of outcomes are gathered so long."""

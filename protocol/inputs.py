@@ -185,6 +185,24 @@ class CreateKeyspace(msgspec.Struct, frozen=True):
     voters: tuple[str, ...] = ()
 
 
+class SetVoters(msgspec.Struct, frozen=True):
+    """Let others decide in a coordinated keyspace from now on: names or ids of members. Answered by `Elected` or
+    `Refused`, or as `Transact` is. `force`: a majority of those who do is lost for good.
+    """
+
+    ref: object
+    name: str
+    voters: tuple[str, ...]
+    force: bool = False
+    timeout_ms: int = ACKS_WAIT_MS
+
+
+class Elected(msgspec.Struct, frozen=True):
+    """`is_new` is False when they were the voters before."""
+
+    is_new: bool
+
+
 class DropKeyspace(msgspec.Struct, frozen=True):
     """Answered by `Dropped` or `Refused`. What the keyspace holds stays, and comes back with its definition."""
 
@@ -293,6 +311,7 @@ Event = (
     | QuorumRead
     | Inquire
     | CreateKeyspace
+    | SetVoters
     | DropKeyspace
     | Barrier
     | Invalidate

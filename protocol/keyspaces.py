@@ -6,8 +6,7 @@ the name means neither until one of them is dropped. Definitions travel as entri
 its name and its id; what does not hash to its key is none. A name without a definition is a keyspace of the policy
 `lww`, so most need no creating.
 
-A *voter* is a member together with the store that it has: whoever lost its disk, or came back with an old copy of it,
-has forgotten what it promised, and is not the voter that was named.
+The voters of a definition are those of its first epoch; who votes now is in epochs.py.
 """
 
 from __future__ import annotations
@@ -16,27 +15,23 @@ from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
-from typing import Annotated
 
 import msgspec
 
+from .epochs import MARK, Epochs
 from .errors import Refused
-from .limits import KEYSPACE_CHARS_MAX, KEYSPACES_REMEMBERED_MAX, VOTERS_MAX
-from .types import NodeId
+from .limits import KEYSPACE_CHARS_MAX, KEYSPACES_REMEMBERED_MAX
+from .voters import Voter, check_voters
 
 DEFAULT_KEYSPACE = "default"
 
 SYSTEM_KEYSPACE = 0
 """The id of the hidden keyspace: its entries are synced like all others, and are neither counted nor listed."""
 
-STORE_ID_BYTES = 16
 ID_BYTES = 8
 
 CONFLICT_IDS_SHOWN = 4
 """More is no help to anybody, and any member can make more."""
-
-FIRST_EPOCH = 1
-"""Of the voters that a definition names."""
 
 LWW, COORDINATED = "lww", "coordinated"
 
@@ -54,13 +49,6 @@ POLICIES: dict[str, Policy] = {
         "a majority of its voters decides: all or nothing, also of several keys", has_voters=True
     ),
 }
-
-
-class Voter(msgspec.Struct, frozen=True, array_like=True, order=True):
-    """A member, as long as it has this store."""
-
-    node: Annotated[NodeId, msgspec.Meta(min_length=32, max_length=32)]
-    store: Annotated[bytes, msgspec.Meta(min_length=STORE_ID_BYTES, max_length=STORE_ID_BYTES)]
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -88,18 +76,22 @@ class Definition(msgspec.Struct, frozen=True):
 
 
 class Keyspaces:
-    """All definitions that are stored here."""
+    """All definitions that are stored here, and all `epochs`."""
 
     def __init__(self) -> None:
         self._named: dict[str, dict[bytes, Definition]] = {}
         self._meanings: dict[str, Definition | Refused] = {}
         self._by_id: dict[int, Definition] = {}
+        self.epochs = Epochs()
 
     def __len__(self) -> int:
         return len(self._by_id)
 
     def note(self, key: bytes, value: bytes | None) -> None:
         """What stands now under a key of the hidden keyspace."""
+        if key.startswith(MARK):
+            self.epochs.note(key, value)
+            return
         name = key[: -ID_BYTES - 1].decode(errors="replace")
         named = self._named.setdefault(name, {})
         old, new = named.pop(key, None), decode(key, value)
@@ -180,17 +172,6 @@ def check_name(name: str) -> Refused | None:
         )
     if not name.isprintable():
         return Refused("invalid", f"the keyspace's name {name!r} has characters that cannot be printed")
-    return None
-
-
-def check_voters(voters: Iterable[Voter]) -> Refused | None:
-    """Their number: an odd one, for an even one survives no more than one less."""
-    nodes = [voter.node for voter in voters]
-    if len(nodes) % 2 == 0 or len(nodes) > VOTERS_MAX:
-        numbers = ", ".join(str(number) for number in range(1, VOTERS_MAX, 2))
-        return Refused("invalid", f"{len(nodes)} voters", f"name {numbers} or {VOTERS_MAX} of them")
-    if len(set(nodes)) < len(nodes):
-        return Refused("invalid", "a voter is named twice")
     return None
 
 

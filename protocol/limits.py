@@ -189,6 +189,9 @@ COMMIT_STATES_MAX = 100
 STATE_KEYS_MAX = 8
 """Keys of each that are told."""
 
+SURVEY_REQUESTS_MAX = 500
+"""Requests in one answer to a voter that takes over: some 100 KB."""
+
 INQUIRIES_MAX = 64
 """Such questions that one node has open."""
 

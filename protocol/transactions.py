@@ -15,9 +15,11 @@ from .commit.messages import Steps
 from .commit.task import Change, Check, InquiryTask, ReadTask, Task
 from .commit.transaction import TXN_RECORD, TxnId
 from .config import Config
+from .electing import Electing
 from .errors import Refused
-from .inputs import Assign, Delete, Expect, Inquire, Put, PutMany, QuorumRead, Transact
+from .inputs import Assign, Delete, Expect, Inquire, Put, PutMany, QuorumRead, SetVoters, Transact
 from .keyspaces import COORDINATED, Definition
+from .ledger import Ledger
 from .limits import READ_KEYS_MAX, REQUEST_ID_BYTES_MIN, TXN_BYTES_MAX, TXN_OPS_MAX, TXN_SHARDS_MAX
 from .membership.membership import Membership
 from .membership.table import State
@@ -25,7 +27,7 @@ from .replica.replica import Replica
 from .replica.settling import Identity, Settling
 from .replica.store import Slot, Store
 from .replica.writing import Write, check_item
-from .seats import Seats
+from .seats import SEAT_RECORD, Seats
 from .turn import Turn
 from .types import CommitNumber, NodeId
 
@@ -52,13 +54,13 @@ class Transactions:
         self._replica, self._settling, self._membership, self._store = replica, settling, membership, store
         self._store_id = identity.store_id
         self._is_started = False
-        self.seats = Seats(me, replica.keyspaces, settling)
+        self.seats = Seats(me, replica.keyspaces, settling, store.records(SEAT_RECORD))
         self.commit = Commit(
             config,
             me,
             identity.run,
             clock,
-            replica,
+            Ledger(replica),
             self.seats,
             random,
             lambda node: up.link if (up := membership.contacts.up(node)) is not None else None,
@@ -66,6 +68,8 @@ class Transactions:
             self._has_ended,
             store.records(TXN_RECORD).values(),
         )
+
+        self.electing = Electing(config, replica, membership, clock.time, self.seats, self.commit)
 
     @property
     def deadline_s(self) -> float:
@@ -104,6 +108,10 @@ class Transactions:
         members = [node for node, _ in self._membership.contacts.linked()]
         self.commit.inquire(turn, InquiryTask(inquire.ref, txid, inquire.timeout_ms / 1000), members)
 
+    def set_voters(self, turn: Turn, wanted: SetVoters) -> None:
+        self._start(turn)
+        self.electing.set_voters(turn, wanted)
+
     # What the node lives through
 
     def on_steps(self, turn: Turn, sender: NodeId, steps: Steps) -> None:
@@ -121,6 +129,7 @@ class Transactions:
             self.commit.tick(turn)
 
     def failed(self, turn: Turn) -> None:
+        self.seats.load(self._store.records(SEAT_RECORD))
         self.commit.failed(turn, self._store.records(TXN_RECORD).values())
 
     def committed(self, turn: Turn, number: CommitNumber) -> None:

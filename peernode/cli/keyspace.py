@@ -7,11 +7,12 @@ from typing import Any
 import click
 
 from .common import Context, client_command
+from .output import iso
 
 
 @click.group("keyspace", context_settings={"help_option_names": ["-h", "--help"]})
 def keyspace() -> None:
-    """Keyspaces: create, ls, show, drop. A name that was never created is an lww keyspace."""
+    """Keyspaces: create, ls, show, voters, drop. A name that was never created is an lww keyspace."""
 
 
 @client_command("create")
@@ -73,9 +74,48 @@ def show(context: Context, name: str) -> None:
     shown: dict[str, object] = {"name": name, "id": found["id"], "policy": found["policy"]}
     if found["voters"]:
         shown |= {"voters": voters_text(found), "epoch": found["epoch"]}
+    if found["forced"]:
+        forced = found["forced"]
+        lost = ", ".join(forced["lost"])
+        shown["forced"] = f"{iso(forced['at_ms'])} by {forced['by']}: what only {lost} had may be lost"
     if not found["defined"]:
         shown["note"] = "never created: every name is an lww keyspace until it is"
     context.output.fields(shown)
+
+
+@client_command("voters")
+@click.argument("name")
+@click.argument("members", required=False, metavar="[A,B,C]")
+@click.option(
+    "--force", is_flag=True, help="A majority of the voters is lost for good: what only they had is, too."
+)
+def voters(context: Context, name: str, members: str | None, force: bool) -> None:
+    """Show who decides in the keyspace NAME, or let the members A,B,C do that from now on.
+
+    The voters agree on it themselves, so a majority of them has to be there; one of them may be dead or have lost its
+    store. The new ones catch up first. Nothing is lost, and clients see no more than a short delay.
+
+    \b
+    peernode keyspace voters bank
+    peernode keyspace voters bank a,b,d
+    peernode keyspace voters bank d,e,f --force
+    """
+    with context.connect() as node:
+        if members is None:
+            found = node.keyspace(name)
+        else:
+            found = node.set_voters(name, [member.strip() for member in members.split(",")], force=force)
+    output = context.output
+    if output.form == "json":
+        output.document({name: found[name] for name in ("name", "epoch", "voters", "forced")})
+    elif output.form == "jsonl":
+        output.lines(found["voters"])
+    else:
+        rows = [
+            (v["name"], v["id"][:8], "" if v["has_store"] else "it has lost its store")
+            for v in found["voters"]
+        ]
+        output.table(("VOTER", "ID", "NOTE"), rows)
 
 
 @client_command("drop")
@@ -106,7 +146,7 @@ def note_of(found: dict[str, Any]) -> str:
     return "conflict: drop all but one" if found["conflict"] else ""
 
 
-for command in (create, list_keyspaces, show, drop):
+for command in (create, list_keyspaces, show, voters, drop):
     keyspace.add_command(command)
 
 COMMANDS = {"keyspace": keyspace}

@@ -25,7 +25,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "keys": {
         "set get del ls": ("keys", "write, read and delete keys, list them in order"),
         "kv": ("kv", "the same under one roof, and many at once: import, export"),
-        "keyspace": ("keyspace", "namespaces with a policy: create, ls, show, drop"),
+        "keyspace": ("keyspace", "namespaces with a policy: create, ls, show, voters, drop"),
         "cache": ("cache", "this node's local TTL cache; invalidate reaches all nodes"),
         "txn": ("txn", "several coordinated keys at once, all or nothing; list, show"),
         "lock": ("lock", "run a command while this node holds a lock"),

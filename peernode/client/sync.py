@@ -229,6 +229,17 @@ class Client(Wire):
         """What a name means, defined or not. Raises Conflict where it was defined twice, differently."""
         return dict(self.call("keyspace.show", name=name))
 
+    def set_voters(self, name: str, voters: Iterable[str], *, force: bool = False) -> dict[str, Any]:
+        """Let these members decide in a coordinated keyspace; returns when a majority of them does.
+
+        `force` is for a majority that is lost for good: what only they had is lost with them.
+        """
+        wait_ms = max(1, round(self.timeout_s * 400))  # twice: for those before, and for these
+        named = list(voters)
+        return dict(
+            self.call("keyspace.voters", name=name, voters=named, force=force or None, timeout_ms=wait_ms)
+        )
+
     def drop_keyspace(self, name: str, keyspace_id: str) -> None:
         """Take one definition away. Its keys stay where they are, and come back with it."""
         self.call("keyspace.drop", name=name, id=keyspace_id)

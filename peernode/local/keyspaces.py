@@ -1,4 +1,4 @@
-"""Keyspace methods: making, listing, showing and dropping definitions."""
+"""Keyspace methods: making, listing, showing and dropping definitions, exchanging voters."""
 
 from __future__ import annotations
 
@@ -7,14 +7,28 @@ from typing import Annotated
 
 import msgspec
 
+from protocol.commit.task import Committed, Conflicted
+from protocol.epochs import Successor
 from protocol.errors import Refused
-from protocol.inputs import Created, CreateKeyspace, DropKeyspace, Dropped
-from protocol.keyspaces import FIRST_EPOCH, LWW, Definition, Voter, id_text
+from protocol.inputs import (
+    ACKS_WAIT_MS,
+    Barrier,
+    Created,
+    CreateKeyspace,
+    DropKeyspace,
+    Dropped,
+    Elected,
+    QuorumRead,
+    SetVoters,
+)
+from protocol.keyspaces import LWW, Definition, id_text
 from protocol.limits import VOTERS_MAX
 from protocol.types import node_text
+from protocol.voters import Voter
 
 from .api import Api
 from .params import Params
+from .txn import told
 from .views import name_of
 
 Answer = Callable[[object], None]
@@ -30,6 +44,15 @@ class KeyspaceCreate(Params, frozen=True):
 
 class KeyspaceShow(Params, frozen=True):
     name: str
+
+
+class KeyspaceVoters(Params, frozen=True):
+    """`voters`: names or ids of members, all that shall vote; none: nothing is changed."""
+
+    name: str
+    voters: Annotated[tuple[str, ...], msgspec.Meta(max_length=VOTERS_MAX)] = ()
+    force: bool = False
+    timeout_ms: Annotated[int, msgspec.Meta(ge=1, le=60_000)] = ACKS_WAIT_MS
 
 
 class KeyspaceDrop(Params, frozen=True):
@@ -58,6 +81,35 @@ def show(api: Api, params: KeyspaceShow, answer: Answer) -> None:
     answer(keyspace_view(api, meant) if isinstance(meant, Definition) else meant)
 
 
+def voters(api: Api, params: KeyspaceVoters, answer: Answer) -> None:
+    """Who decides there; or let others. Then it is answered when a majority of those do."""
+    if not params.voters:
+        show(api, KeyspaceShow(params.name), answer)
+        return
+
+    def reply(outcome: object) -> None:
+        if isinstance(outcome, Elected | Committed):
+            api.dispatch(Barrier(ask_them))
+        elif isinstance(outcome, Conflicted):
+            text = "somebody else has exchanged these voters just now"
+            answer(Refused("conflict", text, f"peernode keyspace voters {params.name} shows them"))
+        else:
+            answer(told(api, outcome))
+
+    def ask_them(_: object) -> None:
+        api.dispatch(QuorumRead(done, ((params.name, b"?"),), params.timeout_ms))
+
+    def done(outcome: object) -> None:
+        if isinstance(outcome, Refused):
+            text = "they are exchanged, but no majority of the new voters has caught up with those before them yet"
+            answer(Refused("timeout", text, f"peernode keyspace show {params.name}", retryable=True))
+        else:
+            show(api, KeyspaceShow(params.name), answer)
+
+    wanted = SetVoters(reply, params.name, params.voters, params.force, params.timeout_ms)
+    api.dispatch(wanted)
+
+
 def drop(api: Api, params: KeyspaceDrop, answer: Answer) -> None:
     def reply(outcome: object) -> None:
         is_done = isinstance(outcome, Dropped)
@@ -72,15 +124,35 @@ def drop(api: Api, params: KeyspaceDrop, answer: Answer) -> None:
 
 
 def keyspace_view(api: Api, definition: Definition) -> dict[str, object]:
-    keyspaces = api.node.replica.keyspaces
+    keyspaces, seats = api.node.replica.keyspaces, api.node.transactions.seats
+    epoch = seats.epoch(definition.id)
     return {
         "name": definition.name,
         "id": id_text(definition.id),
         "policy": definition.policy,
-        "voters": [voter_view(api, voter) for voter in definition.voters],
-        "epoch": FIRST_EPOCH if definition.voters else None,
+        "voters": [voter_view(api, voter) for voter in voters_of(api, definition)],
+        "epoch": epoch if definition.voters else None,
+        "forced": forced_view(api, seats.successor(definition.id)),
         "defined": keyspaces.by_id(definition.id) is not None,
         "conflict": len(keyspaces.named(definition.name)) > 1,
+    }
+
+
+def voters_of(api: Api, definition: Definition) -> tuple[Voter, ...]:
+    """Those of now; those that are named where it is not made yet."""
+    seats = api.node.transactions.seats
+    return seats.named((definition.id, seats.epoch(definition.id))) or definition.voters
+
+
+def forced_view(api: Api, successor: Successor | None) -> dict[str, object] | None:
+    """What may be lost, where a majority of the voters before was."""
+    if successor is None or successor.forced is None:
+        return None
+    forced = successor.forced
+    return {
+        "at_ms": forced.at_ms,
+        "by": forced.by,
+        "lost": [name_of(api, voter.node) for voter in forced.lost],
     }
 
 

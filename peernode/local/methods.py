@@ -104,6 +104,7 @@ METHODS: dict[str, Method | Subscribing] = {
     "keyspace.create": Method(keyspaces.KeyspaceCreate, keyspaces.create),
     "keyspace.list": Method(NoParams, keyspaces.list_all),
     "keyspace.show": Method(keyspaces.KeyspaceShow, keyspaces.show),
+    "keyspace.voters": Method(keyspaces.KeyspaceVoters, keyspaces.voters),
     "keyspace.drop": Method(keyspaces.KeyspaceDrop, keyspaces.drop),
     "txn.commit": Method(txn.TxnCommit, txn.commit),
     "txn.status": Method(txn.TxnStatus, txn.status),

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ..clock import HybridClock
 from ..config import Config
 from ..effects import Reply
+from ..epochs import decode as decode_successor
+from ..epochs import successor_key
 from ..errors import Fault, Refused, RemoteFault
 from ..limits import OUTCOME_SEEN_S
 from ..turn import Turn
@@ -36,6 +38,8 @@ from .messages import (
     State,
     Step,
     Steps,
+    Survey,
+    Surveyed,
     Values,
     Vote,
     Waiting,
@@ -46,6 +50,7 @@ from .reading import Answer, Reads
 from .recovery import Recoveries
 from .spreading import Spreading
 from .stragglers import Stragglers
+from .succession import Succession
 from .task import Found, InquiryTask, ReadTask, Task
 from .transaction import Header, Shard, Slot, TxnId, coordinator_of
 from .voter import Voter
@@ -99,6 +104,16 @@ class Commit:
             self.recoveries.begin,
             self._ended,
         )
+        self.succession = Succession(
+            config,
+            ledger,
+            electorate,
+            self.post,
+            self._timers,
+            self.voter.records,
+            self.recoveries.begin,
+            self._abandon,
+        )
         self.inquiries = Inquiries(self.post, self._timers, self._states)
         self._unsaid: list[tuple[CommitNumber, Header, set[NodeId]]] = []
         """Committed by this node, and not told to the voters before its own entries are on their way."""
@@ -119,6 +134,8 @@ class Commit:
             Values: self.reads.on_values,
             Inquire: self.inquiries.on_inquire,
             Report: self.inquiries.on_report,
+            Survey: self.succession.on_survey,
+            Surveyed: self.succession.on_surveyed,
         }
 
     @property
@@ -128,6 +145,7 @@ class Commit:
     def start(self, turn: Turn) -> None:
         self.voter.start(turn)
         self._take_over(turn)
+        self.succession.look(turn)
 
     def begin(self, turn: Turn, task: Task) -> None:
         self.coordinator.begin(turn, task)
@@ -135,9 +153,6 @@ class Commit:
     def read(self, turn: Turn, task: ReadTask) -> None:
         """One key: as a majority has it. Several: read again until nothing moved, so that it is one moment."""
         until_s = turn.now.mono_s + task.timeout_s
-        wanted: dict[Shard, list[bytes]] = {}
-        for keyspace, key in task.slots:
-            wanted.setdefault((keyspace, self._electorate.epoch(keyspace)), []).append(key)
         last: dict[Slot, Found] | None = None
 
         def done(turn: Turn, answer: Answer | None) -> None:
@@ -149,9 +164,15 @@ class Commit:
                 turn.do(Reply(task.ref, answer.found))
             else:
                 last = answer.found
-                self.reads.ask(turn, wanted, until_s, done)
+                ask(turn)
 
-        self.reads.ask(turn, wanted, until_s, done)
+        def ask(turn: Turn) -> None:
+            wanted: dict[Shard, list[bytes]] = {}
+            for keyspace, key in task.slots:
+                wanted.setdefault((keyspace, self._electorate.epoch(keyspace)), []).append(key)
+            self.reads.ask(turn, wanted, until_s, done)
+
+        ask(turn)
 
     def inquire(self, turn: Turn, task: InquiryTask, members: Iterable[NodeId]) -> None:
         self.inquiries.ask(turn, task, members)
@@ -268,6 +289,11 @@ class Commit:
         self.coordinator.on_outcome(turn, header, committed)
         self._spread(turn, header, committed)
 
+    def _abandon(self, turn: Turn, header: Header) -> None:
+        self.recoveries.end(header.txid)
+        self.coordinator.abandon(header.txid)
+        self.voter.abandon(turn, header)
+
     def _rank(self, header: Header) -> int:
         """Voters look after a transaction one after the other, so that mostly one does."""
         voters = self._electorate.voters(header.shards[0])
@@ -278,9 +304,21 @@ def check(sender: NodeId, step: Step) -> None:
     """What the shapes of the messages do not say. Raises RemoteFault MALFORMED."""
     if isinstance(step, Prepare):
         is_sound = step.header.txid.node == sender and len(step.ops) == len(step.header.shards)
+        is_sound = is_sound and (not step.header.succession or is_succession(step))
     elif isinstance(step, Accept) and step.ballot == BALLOT:
         is_sound = step.header.txid.node == sender
     else:
         is_sound = True
     if not is_sound:
         raise RemoteFault(Fault.MALFORMED, f"{type(step).__name__} that its sender may not make")
+
+
+def is_succession(step: Prepare) -> bool:
+    """Whether it names sound successors, in the place where the next ones of its only shard belong."""
+    (keyspace, epoch), *more = step.header.shards
+    if more or len(step.ops[0]) != 1:
+        return False
+    (op,) = step.ops[0]
+    successor = decode_successor(op.value)
+    is_next = op.key == successor_key(keyspace, epoch + 1) and op.base == 0 and op.writes
+    return is_next and successor is not None and successor.forced is None

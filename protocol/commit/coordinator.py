@@ -148,6 +148,9 @@ class Coordinator:
     def _try(self, turn: Turn, running: Running) -> None:
         if running.is_answered:
             return
+        if self._is_succeeded(running.task):
+            self._answer(turn, running, Conflicted(()))
+            return
         shards = self._shards_of(running.task)
         if not all(self._has_quorum(turn, shard) for shard in shards):
             self._timers.after(
@@ -182,8 +185,14 @@ class Coordinator:
         self._reads.ask(turn, wanted, running.until_s, done, running.task.request)
 
     def _shards_of(self, task: Task) -> list[Shard]:
+        if task.succession is not None:
+            return [task.succession]
         keyspaces = {slot[0] for slot in task.slots}
         return [(keyspace, self._electorate.epoch(keyspace)) for keyspace in sorted(keyspaces)]
+
+    def _is_succeeded(self, task: Task) -> bool:
+        """Whether somebody else has replaced the voters that this was to replace."""
+        return task.succession is not None and self._electorate.epoch(task.succession[0]) > task.succession[1]
 
     def _has_quorum(self, turn: Turn, shard: Shard) -> bool:
         voters = self._electorate.voters(shard)
@@ -205,7 +214,7 @@ class Coordinator:
         self._exceed(turn, [seen.stamp for seen in found.values()])
         self._counter += 1
         txid = TxnId(self._post.me, self._run, self._counter)
-        header = Header(txid, self._clock.tick(turn.now), task.request, shards)
+        header = Header(txid, self._clock.tick(turn.now), task.request, shards, task.succession is not None)
         voters = [self._electorate.voters(shard) for shard in shards]
         asked = {node for some in voters for node in some if self._is_reachable(turn, node)}
         tallies = [Tally(some, asked) for some in voters]
@@ -317,6 +326,10 @@ class Coordinator:
 
     # The end of an attempt
 
+    def abandon(self, txid: TxnId) -> None:
+        """Nobody will ever say how it ends; its client is told so in time."""
+        self._attempts.pop(txid, None)
+
     def _conclude(self, turn: Turn, attempt: Attempt) -> None:
         if attempt.outcome is not None and attempt.header.txid in self._attempts:
             self._end(turn, attempt, attempt.outcome)
@@ -378,6 +391,8 @@ class Coordinator:
 
 def ops_of(task: Task, shards: list[Shard], found: dict[Slot, Found]) -> list[list[Op]]:
     """One operation for each key, in the order of the shards."""
+    if task.succession is not None:
+        return [[Op(change.slot[1], 0, True, change.value) for change in task.changes]]
     changes = {change.slot: change for change in task.changes}
     slots = sorted(changes.keys() | {check.slot for check in task.checks})
     ops: dict[int, list[Op]] = {keyspace: [] for keyspace, _ in shards}

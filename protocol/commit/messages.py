@@ -12,18 +12,29 @@ import msgspec
 from ..limits import (
     COMMIT_STATES_MAX,
     COMMIT_STEPS_MAX,
+    ORIGINS_MAX,
+    RANGES_MAX,
     READ_KEYS_MAX,
     STATE_KEYS_MAX,
+    SURVEY_REQUESTS_MAX,
     TXN_OPS_MAX,
     TXN_SHARDS_MAX,
 )
 from ..types import Payload
-from ..wire.fields import Counter, KeyBytes, Stamp, ValueBytes
+from ..wire.fields import Counter, Id32, KeyBytes, Stamp, ValueBytes
 from ..wire.registry import Route, Stream
 from .transaction import Header, Instance, Ops, Request, Shard, TxnId
 
 Index = Annotated[int, msgspec.Meta(ge=0, le=255)]
 """Which of the shards of a header."""
+
+
+Range = tuple[Counter, Counter]
+Extent = Annotated[
+    list[tuple[Id32, Counter, Counter, Annotated[list[Range], msgspec.Meta(max_length=RANGES_MAX)]]],
+    msgspec.Meta(max_length=ORIGINS_MAX),
+]
+"""(node, lineage, head, ranges beyond it) of each origin: see replica/coverage.py."""
 
 
 class Prepare(Payload, frozen=True, tag=1):
@@ -163,6 +174,29 @@ class Report(Payload, frozen=True, tag=16):
     states: Annotated[list[State], msgspec.Meta(max_length=COMMIT_STATES_MAX)]
 
 
+class Survey(Payload, frozen=True, tag=17):
+    """The sender is to vote on `shard`, in the place of the recipient or together with it: what does it have to know?
+
+    `after`: go on behind this transaction.
+    """
+
+    shard: Shard
+    after: TxnId | None
+
+
+class Surveyed(Payload, frozen=True, tag=18):
+    """Nothing will be prepared here in the epoch before that of `shard` any more, and nothing is in doubt.
+
+    `requests`: what has committed for a client's request, by transaction id: it must not be done again. `next`: the
+    last of them, if there are more. `extent`: which entries the sender covers; who covers them, too, has its values.
+    """
+
+    shard: Shard
+    requests: Annotated[list[Header], msgspec.Meta(max_length=SURVEY_REQUESTS_MAX)]
+    next: TxnId | None
+    extent: Extent
+
+
 Step = (
     Prepare
     | Vote
@@ -180,6 +214,8 @@ Step = (
     | Values
     | Inquire
     | Report
+    | Survey
+    | Surveyed
 )
 
 
@@ -191,7 +227,7 @@ class Steps(Payload, frozen=True):
 
 ROUTES = (Route(50, Steps, Stream.LINK),)
 
-Reason = Literal["conflict", "stale", "locked", "repeated", "ballot", "late", "clock"]
+Reason = Literal["conflict", "stale", "locked", "repeated", "ballot", "epoch", "late", "clock"]
 """Why a voter says NO: another version than the base is there; the stamp is not above what is there; a lock; the
-request belongs to another transaction; a later ballot was promised before the vote; the transaction is too old; its
-stamp lies in the future."""
+request belongs to another transaction; a later ballot was promised before the vote; other voters have taken over; the
+transaction is too old; its stamp lies in the future."""

@@ -10,6 +10,7 @@ from typing import Protocol
 from ..effects import Entry
 from ..turn import Turn
 from ..types import Instant, NodeId
+from .messages import Extent
 from .transaction import Shard, Slot
 
 COARSE_S = 0.05
@@ -27,6 +28,14 @@ class Ledger(Protocol):
         """Stage a committed value as an entry of this node; it spreads to all members like any other."""
         ...
 
+    def extent(self) -> Extent:
+        """Which entries are covered here once all that is staged is durable."""
+        ...
+
+    def covers(self, extent: Extent) -> bool:
+        """Whether all that is covered there is covered here, durably."""
+        ...
+
 
 class Electorate(Protocol):
     """Who votes on what."""
@@ -41,6 +50,31 @@ class Electorate(Protocol):
 
     def is_voter(self, shard: Shard) -> bool:
         """Whether this store votes there, and may by now."""
+        ...
+
+    def is_named(self, shard: Shard) -> bool:
+        """Whether this store was named there, and has kept all that it ever promised."""
+        ...
+
+    def to_install(self) -> list[Shard]:
+        """Current shards for which this store was named, and does not know yet what it has to know."""
+        ...
+
+    def is_forced(self, shard: Shard) -> bool:
+        """Whether the voters of the epoch before it did not agree."""
+        ...
+
+    @property
+    def has_given_up(self) -> bool:
+        """Whether there is any shard of which `is_given_up` is true."""
+        ...
+
+    def is_given_up(self, shard: Shard) -> bool:
+        """Whether its voters were replaced by force: what was in doubt there stays so."""
+        ...
+
+    def install(self, turn: Turn, shard: Shard) -> None:
+        """It knows now, durably with this turn: it may vote."""
         ...
 
 

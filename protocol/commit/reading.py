@@ -106,11 +106,23 @@ class Reads:
         if turn.now.mono_s >= reading.until_s:
             self._give_up(turn, reading)
             return
+        epoch = self._electorate.epoch(question.read.shard[0])
+        if (
+            epoch != question.read.shard[1]
+        ):  # others vote by now, and those that were asked do not answer any more
+            self._begin_anew(turn, question, epoch)
+            return
         for voter in question.voters:
             if voter not in question.answers:
                 self._post.send(voter, question.read)
         delay_s = min(self._config.read_again_s, reading.until_s - turn.now.mono_s)
         self._timers.after(turn.now, delay_s, lambda turn: self._send(turn, question), coarse=True)
+
+    def _begin_anew(self, turn: Turn, question: Question, epoch: int) -> None:
+        read, reading = question.read, question.reading
+        del self._questions[read.number]
+        reading.open.discard(read.number)
+        self._open(turn, (read.shard[0], epoch), read.keys, reading)
 
     def _give_up(self, turn: Turn, reading: Reading) -> None:
         for number in reading.open:

@@ -18,6 +18,7 @@ from ..limits import (
     REQUEST_ITEMS_KEPT_MAX,
     REQUESTS_KEPT_MS,
     STATE_KEYS_MAX,
+    TXN_RECORDS_MAX,
     TXNS_FORGOTTEN_MAX,
 )
 from ..turn import Turn
@@ -145,13 +146,35 @@ class Records(Mapping[TxnId, Record]):
         while self._kept and self._is_stale(turn, self._records[next(iter(self._kept))].header):
             self._drop(turn, self._records[self._kept.popitem(last=False)[0]])
 
+    def requests_of(self, keyspace: int) -> Iterator[Header]:
+        """What has committed in a keyspace for a request that has a name."""
+        return (
+            record.header
+            for record in self._records.values()
+            if record.outcome
+            and record.header.request
+            and any(keyspace == k for k, _ in record.header.shards)
+        )
+
+    def adopt(self, turn: Turn, header: Header) -> None:
+        """It has committed where this store did not vote yet: its request must not be carried out again here."""
+        if header.txid not in self._records and len(self._records) < TXN_RECORDS_MAX:
+            self.store(turn, Record(header, [], fresh(header).instances, True))
+            self.forget(turn, header.txid)
+
     def drop_unvoted(self, turn: Turn, txid: TxnId) -> None:
         """Nobody has voted on it either, or knows an outcome."""
         record = self._records.get(txid)
         if record is not None and record.outcome is None and not record.has_voted:
-            del self._records[txid]
-            turn.stage(RecordRow(TXN_RECORD, _key(txid), None))
-            self._post.staged(turn)
+            self.drop_doubtful(turn, txid)
+
+    def drop_doubtful(self, turn: Turn, txid: TxnId) -> None:
+        """As if this store had never heard of it."""
+        request = self._records.pop(txid).header.request
+        if request is not None and self._requests.get(request) == txid:
+            del self._requests[request]
+        turn.stage(RecordRow(TXN_RECORD, _key(txid), None))
+        self._post.staged(turn)
 
     def _is_stale(self, turn: Turn, header: Header) -> bool:
         age_ms = self._clock.time.time_ms(turn.now) - stamp_ms(header.stamp)

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from .transaction import Slot, TxnId
+from .transaction import Shard, Slot, TxnId
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -51,6 +51,8 @@ class Task(msgspec.Struct, frozen=True):
     changes: tuple[Change, ...]
     timeout_s: float
     request: bytes | None = None
+    succession: Shard | None = None
+    """The shard whose voters it replaces: its only change is the successor."""
 
     @property
     def slots(self) -> set[Slot]:

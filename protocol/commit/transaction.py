@@ -12,6 +12,7 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
+from ..keyspaces import SYSTEM_KEYSPACE
 from ..limits import REQUEST_ID_BYTES_MAX, REQUEST_ID_BYTES_MIN, TXN_OPS_MAX, TXN_SHARDS_MAX
 from ..types import NodeId, Payload, node_of, node_text
 from ..wire.fields import Counter, Id32, KeyBytes, Stamp, ValueBytes
@@ -68,13 +69,19 @@ Ops = Annotated[list[Op], msgspec.Meta(max_length=TXN_OPS_MAX)]
 class Header(Payload, frozen=True):
     """What travels with every step of a transaction, so that whoever hears of it can help to finish it.
 
-    `request`: the client's own name for what it wants, the same over all its retries.
+    `request`: the client's own name for what it wants, the same over all its retries. `succession`: it makes other
+    voters the successors of those of its only shard; what it writes stands in the hidden keyspace.
     """
 
     txid: TxnId
     stamp: Stamp
     request: Request | None
     shards: Annotated[list[Shard], msgspec.Meta(min_length=1, max_length=TXN_SHARDS_MAX)]
+    succession: bool = False
+
+    def slot(self, index: int, op: Op) -> Slot:
+        """What an operation of one of the shards is about."""
+        return SYSTEM_KEYSPACE if self.succession else self.shards[index][0], op.key
 
 
 class Instance(Payload, frozen=True):
@@ -113,10 +120,8 @@ class Record(Payload, frozen=True):
     def locked(self) -> list[tuple[Slot, Op]]:
         """What this voter locks while it is in doubt: the operations of the shards where it said YES."""
         return [
-            ((keyspace, op.key), op)
-            for (keyspace, _), instance, ops in zip(
-                self.header.shards, self.instances, self.ops, strict=False
-            )
+            (self.header.slot(index, op), op)
+            for index, (instance, ops) in enumerate(zip(self.instances, self.ops, strict=False))
             if instance.vote
             for op in ops
         ]
@@ -129,11 +134,7 @@ def majority(voters: int) -> int:
 
 def slots_of(header: Header, ops: list[list[Op]]) -> list[tuple[Slot, Op]]:
     """All operations, each with what it is about; none where no operations are known."""
-    return [
-        ((keyspace, op.key), op)
-        for (keyspace, _), some in zip(header.shards, ops, strict=False)
-        for op in some
-    ]
+    return [(header.slot(index, op), op) for index, some in enumerate(ops) for op in some]
 
 
 def coordinator_of(header: Header) -> NodeId:

@@ -58,6 +58,7 @@ from .transaction import (
     Instance,
     Op,
     Record,
+    Shard,
     Slot,
     TxnId,
     coordinator_of,
@@ -173,15 +174,15 @@ class Voter:
         no = self._judge_header(turn, header, index)
         if no is not None:
             return no
-        keyspace = header.shards[index][0]
-        newest = [self.stamp_of((keyspace, op.key)) for op in step.ops[index]]
+        slots = [header.slot(index, op) for op in step.ops[index]]
+        newest = [self.stamp_of(slot) for slot in slots]
         seen = tuple(enumerate(newest))
         if any(op.base is not None and at > op.base for op, at in zip(step.ops[index], newest, strict=True)):
             return No("conflict", seen)
         if any(op.writes and at >= header.stamp for op, at in zip(step.ops[index], newest, strict=True)):
             return No("stale", seen)
-        for op in step.ops[index]:
-            holder = self.locks.in_the_way((keyspace, op.key), writes=op.writes)
+        for slot, op in zip(slots, step.ops[index], strict=True):
+            holder = self.locks.in_the_way(slot, writes=op.writes)
             if holder is not None and holder != header.txid:
                 return No("locked", seen, self.records[holder].header)
         return None
@@ -189,6 +190,8 @@ class Voter:
     def _judge_header(self, turn: Turn, header: Header, index: int) -> No | None:
         if self.records.instance(header, index).promised > 0:
             return No("ballot")
+        if self._is_sealed(header.shards[index]):
+            return No("epoch")
         age_ms = self._clock.time.time_ms(turn.now) - stamp_ms(header.stamp)
         if age_ms > self._config.txn_s * 1000:
             return No("late")
@@ -196,6 +199,10 @@ class Voter:
             return No("clock")
         earlier = self._earlier(turn, header.request)
         return No("repeated", (), earlier) if earlier is not None and earlier.txid != header.txid else None
+
+    def _is_sealed(self, shard: Shard) -> bool:
+        """Whether others vote in its place by now: then this epoch gets no further YES here, and is not read."""
+        return self._electorate.epoch(shard[0]) > shard[1]
 
     def _earlier(self, turn: Turn, request: bytes | None) -> Header | None:
         """What this request was voted YES for, or has committed as. Whoever asks wants to know how it ends."""
@@ -251,7 +258,7 @@ class Voter:
         record = self.records.get(step.header.txid)
         if record is not None and record.header != step.header:
             return None
-        if step.shard >= len(step.header.shards) or not self._electorate.is_voter(
+        if step.shard >= len(step.header.shards) or not self._electorate.is_named(
             step.header.shards[step.shard]
         ):
             self._post.send(sender, Abstain(step.header.txid, step.shard))
@@ -265,7 +272,7 @@ class Voter:
         record = self.records.get(header.txid)
         if record is None and self.records.outcome_of(header.txid) is not None:
             return
-        if record is None and not any(self._electorate.is_voter(shard) for shard in header.shards):
+        if record is None and not any(self._electorate.is_named(shard) for shard in header.shards):
             return
         record = record or fresh(header)
         if record.header != header:
@@ -285,11 +292,20 @@ class Voter:
         newest = self._ledger.newest(slot)
         return newest.hlc if newest is not None else 0
 
+    def abandon(self, turn: Turn, header: Header) -> None:
+        """Its voters were replaced by force, and nobody can say any more how it ends: what it holds here is free."""
+        record = self.records.get(header.txid)
+        if record is not None and record.outcome is None:
+            self.locks.release(header.txid, record.locked)
+            self.records.drop_doubtful(turn, header.txid)
+            for place in self._behind.pop(header.txid, ()):
+                self._retry(turn, place)
+
     # Reads
 
     def on_read(self, turn: Turn, sender: NodeId, step: Read) -> None:
         """Answer when no transaction in doubt writes to any of these keys: it may be committed already."""
-        if self._electorate.is_voter(step.shard):
+        if self._electorate.is_voter(step.shard) and not self._is_sealed(step.shard):
             self._read(turn, Queued(sender, step, 0, turn.now.mono_s + self._config.read_wait_s))
 
     def _read(self, turn: Turn, queued: Queued) -> None:
@@ -355,7 +371,7 @@ class Voter:
         if record is None or record.outcome is not None or not record.has_voted:
             return
         is_known = all(self._electorate.voters(shard) for shard in header.shards)
-        if is_known and any(map(self._electorate.is_voter, header.shards)):
+        if is_known and any(map(self._electorate.is_named, header.shards)):
             self._doubtful(turn, header)
         else:  # not sure yet that this store is the one that promised, or a keyspace was dropped
             self._timers.after(

@@ -18,10 +18,11 @@ from ..config import Config
 from ..effects import DialOutcome, Farewell, MemberChanged, RecordRow, Send
 from ..errors import Fault, RemoteFault
 from ..inputs import DialFailed
-from ..keyspaces import Candidate, Voter
+from ..keyspaces import Candidate
 from ..limits import HEARTBEAT_ECHOES_MAX
 from ..turn import Turn
 from ..types import Instant, Keys, LinkId, NodeId
+from ..voters import Voter
 from .contacts import Contacts
 from .observer import Observer
 from .record import Goodbye, Heartbeat, MemberRecord, News, own_record

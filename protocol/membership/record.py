@@ -13,7 +13,6 @@ from typing import Annotated
 import msgspec
 
 from ..config import Config
-from ..keyspaces import STORE_ID_BYTES
 from ..limits import (
     ADDRESS_CHARS_MAX,
     CERTIFICATE_BYTES_MAX,
@@ -28,6 +27,7 @@ from ..limits import (
     VOIDED_MAX,
 )
 from ..types import Keys, Payload
+from ..voters import STORE_ID_BYTES
 from ..wire.fields import Counter, Head, Stamp
 from ..wire.registry import Route, Stream
 from .evidence import Report

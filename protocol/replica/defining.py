@@ -19,9 +19,7 @@ from ..keyspaces import (
     SYSTEM_KEYSPACE,
     Candidate,
     Definition,
-    Voter,
     check_name,
-    check_voters,
     decode,
     define,
     encode,
@@ -30,6 +28,7 @@ from ..keyspaces import (
 from ..limits import KEYSPACES_MAX
 from ..turn import Turn
 from ..types import node_text
+from ..voters import Voter, check_voters
 from .replica import Replica
 from .settling import Settling
 from .store import DamagedRow

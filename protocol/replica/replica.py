@@ -105,9 +105,10 @@ class Replica:
     def __init__(self, me: Origin, store: Store, clock: HybridClock) -> None:
         self.me, self._store, self._clock = me, store, clock
         self._reserved = self._durable_block = Block.decode(store.mark(RESERVED_MARK))
-        self._durable = store.coverage()
-        self.reached = dict(self._durable)
-        self.vector = {origin: coverage.head for origin, coverage in self._durable.items()}
+        self.durable = store.coverage()
+        """What is covered of each origin: what may be told of, and (`reached`) what will be when all is stored."""
+        self.reached = dict(self.durable)
+        self.vector = {origin: coverage.head for origin, coverage in self.durable.items()}
         self._said = {me[1]: self.vector.get(me, 0)}
         """Our entries up to here were sent, or are left to sync; by lineage."""
         self._next_seq = self.vector.get(me, 0) + 1
@@ -140,7 +141,7 @@ class Replica:
         """(lineage, seq): the highest that is held or covered of each lineage of a node."""
         return [
             (origin[1], max(coverage.top, self._store.top(origin)))
-            for origin, coverage in sorted(self._durable.items())
+            for origin, coverage in sorted(self.durable.items())
             if origin[0] == node
         ]
 
@@ -360,7 +361,7 @@ class Replica:
             own += pending.own
             for slot in pending.slots:
                 self._settle(slot, pending.number)
-        self._durable.update(covered)
+        self.durable.update(covered)
         heads = {origin: coverage.head for origin, coverage in covered.items()}
         self.vector.update(heads)
         return own, heads
@@ -372,7 +373,7 @@ class Replica:
         self._reserved = self._durable_block
         self._overlay.clear()
         self._pending.clear()
-        self.reached = dict(self._durable)
+        self.reached = dict(self.durable)
 
     def batches(self, own: list[Entry], *, confirm: bool = False) -> list[Batch]:
         """What other members must hear of our entries that became durable, in pieces that fit a frame.

@@ -22,9 +22,9 @@ import msgspec
 from ..clock import ClusterTime
 from ..config import Config
 from ..effects import MarkRow
-from ..keyspaces import STORE_ID_BYTES
 from ..turn import Turn
 from ..types import CommitNumber, Instant
+from ..voters import STORE_ID_BYTES
 from .messages import Pull
 from .replica import LINEAGE_MARK, Replica
 from .store import Store

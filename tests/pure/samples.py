@@ -92,6 +92,8 @@ SAMPLES: dict[type[Payload], Payload] = {
                 commits.Report(
                     1, [commits.State(HEADER, [Instance(True, 2, (1, True))], None, [(5, b"key")])]
                 ),
+                commits.Survey((5, 2), HEADER.txid),
+                commits.Surveyed((5, 2), [HEADER], HEADER.txid, [(key(1).node_id, 7, 8, [(10, 12)])]),
             ]
         ),
         Held([HEAD]),
@@ -148,6 +150,17 @@ steps = st.one_of(
     st.builds(commits.Values, counters, st.lists(st.tuples(stamps, values), max_size=2), st.booleans()),
     st.builds(commits.Inquire, counters, st.none() | txids),
     st.builds(commits.Report, counters, st.lists(states, max_size=2)),
+    st.builds(commits.Survey, st.tuples(counters, counters), st.none() | txids),
+    st.builds(
+        commits.Surveyed,
+        st.tuples(counters, counters),
+        st.lists(headers, max_size=2),
+        st.none() | txids,
+        st.lists(
+            st.tuples(id32s, counters, counters, st.lists(st.tuples(counters, counters), max_size=2)),
+            max_size=2,
+        ),
+    ),
 )
 groups = st.builds(Group, id32s, counters, rows)
 names = st.from_regex(r"[a-z0-9-]{1,63}", fullmatch=True)

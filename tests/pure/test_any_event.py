@@ -41,6 +41,7 @@ from protocol.inputs import (
     Received,
     Redeem,
     RevokeTicket,
+    SetVoters,
     Start,
     Tick,
     Transact,
@@ -131,6 +132,14 @@ EVENTS: dict[type[Event], st.SearchStrategy[Event]] = {
         keyspace | texts,
         st.sampled_from([*POLICIES, "none"]),
         st.lists(st.sampled_from(["me", "b", "c"]), max_size=3).map(tuple),
+    ),
+    SetVoters: st.builds(
+        SetVoters,
+        ref,
+        keyspace | texts,
+        st.lists(st.sampled_from(["me", "b", "c"]), max_size=3).map(tuple),
+        st.booleans(),
+        waits_ms,
     ),
     DropKeyspace: st.builds(
         DropKeyspace, ref, keyspace, st.sampled_from([define(name).id for name in NAMES])

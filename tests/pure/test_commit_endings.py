@@ -53,6 +53,12 @@ class Board:
     def is_voter(self, shard: Shard) -> bool:
         return True
 
+    is_named = is_voter
+    has_given_up = False
+
+    def to_install(self) -> list[Shard]:
+        return []
+
 
 class Bench:
     """Node A. `sent`: the steps that it said to others, with whom to, since the last look."""

@@ -8,12 +8,13 @@ from protocol.commit.task import Undecided
 from protocol.effects import Entry
 from protocol.errors import Refused
 from protocol.inputs import Created, CreateKeyspace, DropKeyspace, Dropped, Put, Written
-from protocol.keyspaces import COORDINATED, LWW, SYSTEM_KEYSPACE, Definition, Voter, define, encode
+from protocol.keyspaces import COORDINATED, LWW, SYSTEM_KEYSPACE, Definition, define, encode
 from protocol.limits import KEYSPACES_MAX
 from protocol.replica.entry import Row
 from protocol.replica.messages import Batch, Pull
 from protocol.replica.settling import Identity
 from protocol.types import NodeId, node_text
+from protocol.voters import Voter
 
 from .rig import EPOCH_MS, Peer, Rig, outcomes, payloads, store_id
 

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.errors import Refused
-from protocol.keyspaces import COORDINATED, Definition, Keyspaces, Voter, decode, define, encode
+from protocol.keyspaces import COORDINATED, Definition, Keyspaces, decode, define, encode
 from protocol.limits import KEY_BYTES_MAX, KEYSPACE_CHARS_MAX, VOTERS_MAX
 from protocol.types import NodeId
+from protocol.voters import Voter
 
 VOTERS = [Voter(NodeId(bytes([n]) * 32), bytes([n]) * 16) for n in range(VOTERS_MAX + 2)]
 BANK = define("bank", COORDINATED, VOTERS[:3])

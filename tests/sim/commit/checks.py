@@ -8,6 +8,7 @@ C5  single keys are linearizable; transactions and snapshots are strictly serial
 C6  when the faults are over everything is decided, unlocked, known to all and forgotten, and all hold the same
 C7  what a client wants is done at most once, whatever its retries, and not at all if it was told of a conflict
 C8  nothing stays locked for long while a majority lives (patience.py)
+C10 an epoch has one successor at most, its voters come to know what they must, and C1 to C7 hold across epochs
 C9  most of what is asked is done: a third while the faults last, four fifths afterwards (runs.py)
 
 What counts as chosen is reckoned from what is durable on the disks, never from what the nodes say of it.
@@ -21,10 +22,14 @@ import msgspec
 
 from protocol.commit.messages import Prepare, Steps
 from protocol.commit.task import Committed, Found
-from protocol.commit.transaction import Header, Op, Record, Slot, TxnId, majority, slots_of
-from protocol.effects import RecordRow, StoreRow
+from protocol.commit.transaction import TXN_RECORD, Header, Op, Record, Shard, Slot, TxnId, majority, slots_of
+from protocol.effects import Entry, RecordRow, StoreRow
+from protocol.epochs import decode as decode_successor
+from protocol.epochs import place_of
 from protocol.errors import Refused
+from protocol.keyspaces import SYSTEM_KEYSPACE
 from protocol.types import NodeId
+from protocol.voters import FIRST_EPOCH, Voter
 
 from .order import Event, find_cycle
 
@@ -50,8 +55,9 @@ def name_of(txid: TxnId) -> str:
 
 
 class Checks:
-    def __init__(self, voters: dict[int, tuple[NodeId, ...]]) -> None:
-        self._voters = voters
+    def __init__(self, first: dict[int, tuple[Voter, ...]]) -> None:
+        self._voters = {(keyspace, FIRST_EPOCH): voters for keyspace, voters in first.items()}
+        """Of every shard that ever was, once it is durable anywhere."""
         self._headers: dict[TxnId, Header] = {}
         self._ops: dict[TxnId, list[list[Op]]] = {}
         self._yes: dict[Answer, set[NodeId]] = {}
@@ -78,8 +84,31 @@ class Checks:
 
     def stored(self, node: NodeId, rows: list[StoreRow]) -> list[TxnId]:
         """Rows are durable. Returns what a majority has accepted at ballot 1 by that."""
-        records = [decode(row.value) for row in rows if isinstance(row, RecordRow) and row.value is not None]
+        for row in rows:
+            if isinstance(row, Entry) and row.keyspace == SYSTEM_KEYSPACE:
+                self._succeed(row)
+        records = [
+            decode(row.value)
+            for row in rows
+            if isinstance(row, RecordRow) and row.kind == TXN_RECORD and row.value is not None
+        ]
         return [record.header.txid for record in records if self._note(node, record)]
+
+    def voters(self, shard: Shard) -> tuple[NodeId, ...]:
+        return tuple(voter.node for voter in self._voters[shard])
+
+    @property
+    def all_voters(self) -> list[tuple[Voter, ...]]:
+        return list(self._voters.values())
+
+    def _succeed(self, entry: Entry) -> None:
+        place, successor = place_of(entry.key), decode_successor(entry.value)
+        assert place is not None and successor is not None
+        before = self._voters.setdefault(place, successor.voters)
+        require(
+            before == successor.voters,
+            f"C10: epoch {place} has two successions: {before}, {successor.voters}",
+        )
 
     def _note(self, node: NodeId, record: Record) -> bool:
         header, is_news = record.header, False
@@ -88,7 +117,7 @@ class Checks:
             self._ops.setdefault(header.txid, record.ops)
         for index, instance in enumerate(record.instances):
             answer = (header.txid, index)
-            voters = self._voters[header.shards[index][0]]
+            voters = self.voters(header.shards[index])
             if instance.vote is not None:
                 (self._yes if instance.vote else self._no).setdefault(answer, set()).add(node)
             if instance.accepted is not None:
@@ -182,6 +211,10 @@ class Checks:
             ]
             require(not doubtful, f"C6: {peer} is in doubt about {[name_of(h.txid) for h in doubtful[:3]]}")
             require(len(commit.voter.locks) == 0, f"C6: {peer} holds locks")
+        require(
+            not peer.seats.to_install(),
+            f"C10: {peer} does not know what it must as a voter of {peer.seats.to_install()}",
+        )
         kept = [
             r.header.txid for r in records if r.outcome is not None and not (r.outcome and r.header.request)
         ]
@@ -193,7 +226,7 @@ class Checks:
 
     def _excused(self, record: Record, lost: set[NodeId]) -> bool:
         """A mere promise stays where a voter is gone for good: nobody can say what that one knew."""
-        return any(not lost.isdisjoint(self._voters[keyspace]) for keyspace, _ in record.header.shards)
+        return any(not lost.isdisjoint(self.voters(shard)) for shard in record.header.shards)
 
     def _commits(self) -> list[TxnId]:
         return sorted(txid for txid, committed in self._outcomes.items() if committed)
@@ -204,6 +237,8 @@ class Checks:
     def _check_values(self) -> None:
         """Each thing that a client wants writes values of its own."""
         for txid in self._commits():
+            if self._headers[txid].succession:
+                continue  # the same voters may come back
             for value in sorted({op.value for _, op in self._ops_of(txid) if op.value is not None}):
                 self._done_once(b"value " + value, txid)
 
@@ -215,13 +250,13 @@ class Checks:
             there = written.get(((keyspace, key), found.stamp), b"nothing") if found.stamp else None
             require(
                 there == found.value,
-                f"C5: {keyspace}/{key.decode()} was read as {found}, but {there!r} was there",
+                f"C5: {keyspace}/{key!r} was read as {found}, but {there!r} was there",
             )
 
     def _check_chains(self, peers: list[Peer]) -> None:
         held = peers[0].disk.entries
         for (keyspace, key), chain in sorted(self._chains().items()):
-            what = f"{keyspace}/{key.decode()}"
+            what = f"{keyspace}/{key!r}"
             stamps = [stamp for stamp, _, _ in chain]
             require(len(set(stamps)) == len(stamps), f"C3: two commits of {what} have one stamp")
             for before, (_, base, txid) in zip([0, *stamps], chain, strict=False):

@@ -179,10 +179,12 @@ class Faults:
         run = peer.disk.run
         peer.disk = peer.backup.copy()
         peer.disk.run = run
-        peer.lost_store = True
+        peer.losses += 1
+        peer.must_disown = True
         if peer.is_up:
             self._kill(peer)
 
     def _is_sole(self, peer: Peer) -> bool:
         """Whether some shard has no voter but this one."""
-        return any(len(some) < 3 and peer.id in some for some in self._model.voters.values())
+        sets = [*self._model.checks.all_voters, *self._model.changes.proposed]
+        return any(len(some) < 3 and peer.voter in some for some in sets)

@@ -14,6 +14,7 @@ from random import Random
 from protocol.config import Config
 from protocol.types import NodeId
 
+from .changes import VoterChanges
 from .checks import Checks
 from .clients import Client, Load
 from .faults import Faults
@@ -46,11 +47,15 @@ class Model:
         self.patience = Patience(self)
         ids = [NodeId(bytes([index + 1]) * 32) for index in range(random.choice([1, 2, 3, 3, 3, 4, 5, 5]))]
         self.voters = _some_voters(random, ids)
-        self.checks = Checks(self.voters)
         self.faults = Faults(self, random, 0.5, FAULTS_S)
         self.peers: list[Peer] = []
         for index in range(len(ids)):
             self.peers.append(Peer(self, index))
+        self.first = {
+            keyspace: tuple(self.of(node).voter for node in some) for keyspace, some in self.voters.items()
+        }
+        self.checks = Checks(self.first)
+        self.changes = VoterChanges(self, Random(f"voters/{seed}"), FAULTS_S)
 
     def run(self) -> None:
         """To the end, or to the first Violation."""

@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import msgspec
 
-from protocol.commit import commit, coordinator, reading, recovery
+from protocol.commit import commit, coordinator, reading, recovery, succession
 from protocol.commit.commit import Commit
 from protocol.commit.coordinator import Attempt, Coordinator, Tally
 from protocol.commit.locks import Locks
@@ -22,15 +22,15 @@ from protocol.commit.post import Post
 from protocol.commit.records import Records
 from protocol.commit.recovery import Recoveries
 from protocol.commit.spreading import Spreading
+from protocol.commit.succession import Succession
 from protocol.commit.task import Task
 from protocol.commit.transaction import Instance, Op, Slot, TxnId
 from protocol.commit.voter import Voter
 from protocol.effects import Reply
 from protocol.errors import Refused
+from protocol.seats import Seats
 from protocol.turn import Turn
 from protocol.types import NodeId
-
-from .peers import Seats
 
 
 class Patch(msgspec.Struct, frozen=True):
@@ -137,7 +137,7 @@ def forget_at_once(self: Spreading, turn: Turn, sender: NodeId, step: Known) -> 
 
 def is_any_voter(self: Seats, shard: tuple[int, int]) -> bool:
     """In the place of `is_voter`: a store that was set back votes like the one it was."""
-    return self._peer.id in self.voters(shard)
+    return self._me in self.voters(shard)
 
 
 def nothing(*_: object) -> None:
@@ -147,6 +147,10 @@ def nothing(*_: object) -> None:
 def refuse(self: Coordinator, turn: Turn, task: Task) -> None:
     """In the place of `begin`: never does anything wrong."""
     turn.do(Reply(task.ref, Refused("overloaded", "no")))
+
+
+def always(*_: object) -> bool:
+    return True
 
 
 def one(voters: int) -> int:
@@ -216,6 +220,21 @@ MUTANTS = {
         "FORGET before all know the outcome", "C1", (Patch(Spreading, "on_known", forget_at_once),)
     ),
     "never-forgets": Mutant("outcomes are kept for ever", "C6", (Patch(Records, "forget", nothing),)),
+    "votes-on": Mutant(
+        "a voter goes on although others have taken over", "C3", (Patch(Voter, "_is_sealed", nothing),)
+    ),
+    "takes-over-blindly": Mutant(
+        "a store votes before it knows what it has to know", "C5", (Patch(Succession, "_is_enough", always),)
+    ),
+    "takes-one-word": Mutant(
+        "a store believes a single voter before it", "C5", (Patch(succession, "majority", one),)
+    ),
+    "answers-in-doubt": Mutant(
+        "a voter answers a survey while it is in doubt",
+        "C3",
+        (Patch(Succession, "_doubtful", lambda self, shard: []),),
+    ),
+    "drops-requests": Mutant("requests are not taken over", "C7", (Patch(Records, "adopt", nothing),)),
     "votes-from-a-backup": Mutant(
         "a voter whose disk was lost or set back goes on voting",
         "C1",

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from protocol.commit.transaction import Record, TxnId, majority
-from protocol.types import NodeId
+from protocol.commit.transaction import Record, Shard, TxnId, majority
 
 from .checks import name_of, require
 from .peers import Peer
@@ -31,11 +30,16 @@ class Patience:
         self._model = model
         self._since: dict[tuple[int, TxnId], float] = {}
         self._quiet_since_s = 0.0
+        self._taught_s = -GRACE_S
         self.longest_s = 0.0
 
     def disturbed(self) -> None:
         """Something happened after which it may take a moment."""
         self._quiet_since_s = self._model.now
+
+    def taught(self) -> None:
+        """A node has learned late who votes now: whoever waited for that has backed off meanwhile."""
+        self._taught_s = self._model.now
 
     def look(self) -> None:
         self._model.after(LOOK_S, self.look)
@@ -54,19 +58,20 @@ class Patience:
 
     def _must_end(self, holder: Peer, record: Record) -> bool:
         """Whether there is no excuse."""
-        return self._is_fair() and all(
-            self._has_majority(holder, self._model.voters[keyspace]) for keyspace, _ in record.header.shards
-        )
+        return self._is_fair() and all(self._has_majority(holder, shard) for shard in record.header.shards)
 
     def _is_fair(self) -> bool:
         model = self._model
+        if model.now <= self._taught_s + GRACE_S:
+            return False
         if model.faults_on:
             return model.network.is_fair and model.full_disk == 0
         return model.now > model.faults_end_s + GRACE_S
 
-    def _has_majority(self, holder: Peer, voters: tuple[NodeId, ...]) -> bool:
-        """Of voters that live, and are linked with each other and with the holder."""
-        able = [peer for peer in map(self._model.of, voters) if _is_able(peer)]
+    def _has_majority(self, holder: Peer, shard: Shard) -> bool:
+        """Of voters that live, know that they are, and are linked with each other and with the holder."""
+        voters = self._model.checks.voters(shard)
+        able = [peer for peer in map(self._model.of, voters) if _is_able(peer) and peer.seats.is_named(shard)]
         able = [peer for peer in able if peer is holder or self._model.network.is_open(peer, holder)]
         are_linked = all(
             one is other or self._model.network.is_open(one, other) for one in able for other in able
@@ -81,4 +86,4 @@ def _prepared_at(peer: Peer) -> list[Record]:
 
 
 def _is_able(peer: Peer) -> bool:
-    return peer.is_up and not peer.is_paused and not peer.lost_store
+    return peer.is_up and not peer.is_paused and not peer.must_disown

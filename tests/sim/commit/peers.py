@@ -11,16 +11,22 @@ from protocol.clock import ClusterTime, HybridClock
 from protocol.commit.commit import Commit
 from protocol.commit.messages import Steps
 from protocol.commit.task import Committed
-from protocol.commit.transaction import Shard, Slot
+from protocol.commit.transaction import TXN_RECORD, Slot
 from protocol.effects import Entry, RecordRow, Reply, StoreRow
+from protocol.epochs import Epochs
+from protocol.keyspaces import COORDINATED, SYSTEM_KEYSPACE, Definition
+from protocol.seats import SEAT_RECORD, Seats
 from protocol.turn import Say, Turn
 from protocol.types import CommitNumber, Instant, LinkId, NodeId
+from protocol.voters import STORE_ID_BYTES, Voter
 
 from .ambush import Point
 from .trace import told_row
 
 if TYPE_CHECKING:
     from .model import Model
+
+Version = tuple[int, NodeId]
 
 WALL_MS = 1_700_000_000_000
 
@@ -29,14 +35,15 @@ class Disk:
     """What is durable."""
 
     def __init__(self) -> None:
-        self.records: dict[bytes, bytes] = {}
+        self.records: dict[str, dict[bytes, bytes]] = {TXN_RECORD: {}, SEAT_RECORD: {}}
         self.entries: dict[Slot, Entry] = {}
         self.run = 0
         self.high_water = 0
 
     def copy(self) -> Disk:
         other = Disk()
-        other.records, other.entries = dict(self.records), dict(self.entries)
+        other.records = {kind: dict(records) for kind, records in self.records.items()}
+        other.entries = dict(self.entries)
         other.run, other.high_water = self.run, self.high_water
         return other
 
@@ -44,9 +51,9 @@ class Disk:
         for row in rows:
             if isinstance(row, RecordRow):
                 if row.value is None:
-                    self.records.pop(row.key, None)
+                    self.records[row.kind].pop(row.key, None)
                 else:
-                    self.records[row.key] = row.value
+                    self.records[row.kind][row.key] = row.value
             else:
                 assert isinstance(row, Entry)
                 self._merge(row)
@@ -67,8 +74,10 @@ class Peer:
         self.id = NodeId(bytes([index + 1]) * 32)
         self.disk = Disk()
         self.backup = Disk()
-        self.lost_store = False
-        """Its store is another one than the voters were named with."""
+        self.losses = 0
+        """How often its store was lost or set back: as a voter it is another one each time."""
+        self.must_disown = False
+        """It has not found out yet."""
         self.is_up = self.is_paused = False
         self.waiting: list[Callable[[], None]] = []
         self.boots = 0
@@ -81,6 +90,16 @@ class Peer:
     def __str__(self) -> str:
         return f"n{self.index + 1}"
 
+    @property
+    def voter(self) -> Voter:
+        """This node with the store that it has now."""
+        return Voter(self.id, bytes([self.index + 1, self.losses]).rjust(STORE_ID_BYTES, b"s"))
+
+    @property
+    def lost_store(self) -> bool:
+        """Its store is another one than the first voters were named with."""
+        return self.losses > 0
+
     # Its life
 
     def boot(self) -> None:
@@ -90,8 +109,13 @@ class Peer:
         self.disk.run += 1
         self.overlay: dict[Slot, tuple[int, Entry]] = {}
         self.staged: deque[tuple[CommitNumber, list[StoreRow]]] = deque()
-        self.number = CommitNumber(0)
+        self.number = self.disowned_at = CommitNumber(0)
         self.seq = self.disk.run << 20
+        self.board = Board(model.first)
+        for (keyspace, key), entry in self.disk.entries.items():
+            if keyspace == SYSTEM_KEYSPACE:
+                self.board.epochs.note(key, entry.value)
+        self.seats = Seats(self.id, self.board, Found(self.voter.store), self.disk.records[SEAT_RECORD])
         self.clock = HybridClock(ClusterTime(self.now()), self.disk.high_water)
         self.commit = Commit(
             model.config,
@@ -99,19 +123,23 @@ class Peer:
             self.disk.run,
             self.clock,
             self,
-            Seats(model, self),
+            self.seats,
             Random(f"{model.seed}/{self.index}/{self.boots}"),
             lambda node: (
                 LinkId(model.index_of(node)) if model.network.is_open(self, model.of(node)) else None
             ),
             lambda node, _: model.index_of(node) in self.near,
             lambda txid: model.of(NodeId(txid.node)).disk.run > txid.run,
-            list(self.disk.records.values()),
+            list(self.disk.records[TXN_RECORD].values()),
         )
         model.happened(f"{self} starts, run {self.disk.run}")
         self.turn(self.commit.start)
-        if self.lost_store:
-            self.later(model.random.choice([0.0, 0.5]), lambda: self.turn(self.commit.disown))
+        if self.must_disown:
+            self.later(model.random.choice([0.0, 0.5]), self._disown)
+
+    def _disown(self) -> None:
+        self.turn(self.commit.disown)
+        self.disowned_at = self.number
 
     def crash(self) -> None:
         self.model.happened(f"{self} dies")
@@ -169,6 +197,16 @@ class Peer:
         """Ordinary entries come from a peer."""
         self.turn(lambda turn: self.stage(turn, entries))
 
+    def extent(self) -> list[tuple[Slot, Version]]:
+        """What it holds, in the place of numbers."""
+        staged = [entry for _, entry in self.overlay.values()]
+        newest = {**self.disk.entries, **{(entry.keyspace, entry.key): entry for entry in staged}}
+        return [(slot, entry.version) for slot, entry in sorted(newest.items())]
+
+    def covers(self, extent: list[tuple[Slot, Version]]) -> bool:
+        held = self.disk.entries
+        return all(slot in held and held[slot].version >= version for slot, version in extent)
+
     # Turns
 
     def turn(self, decide: Callable[[Turn], None]) -> None:
@@ -225,6 +263,11 @@ class Peer:
 
     def _settled(self, last: CommitNumber, rows: list[StoreRow]) -> None:
         self.is_committing = False
+        self.must_disown = self.must_disown and not 0 < self.disowned_at <= last
+        for row in rows:
+            if isinstance(row, Entry) and row.keyspace == SYSTEM_KEYSPACE:
+                self.board.epochs.note(row.key, self.disk.entries[row.keyspace, row.key].value)
+                self.model.patience.taught()
         self.overlay = {slot: at for slot, at in self.overlay.items() if at[0] > last}
         self.model.network.spread(
             self, [row for row in rows if isinstance(row, Entry) and row.node == self.id]
@@ -238,20 +281,28 @@ class Peer:
         self.is_committing = False
         self.staged.clear()
         self.overlay.clear()
-        self.turn(lambda turn: self.commit.failed(turn, list(self.disk.records.values())))
+        self.seats.load(self.disk.records[SEAT_RECORD])
+        self.turn(lambda turn: self.commit.failed(turn, list(self.disk.records[TXN_RECORD].values())))
 
 
-class Seats:
-    """The electorate, as one node knows it."""
+class Board:
+    """Definitions and epochs, as one node knows them. The definitions are known to all from the start."""
 
-    def __init__(self, model: Model, peer: Peer) -> None:
-        self._model, self._peer = model, peer
+    def __init__(self, first: dict[int, tuple[Voter, ...]]) -> None:
+        self._definitions = {
+            keyspace: Definition(keyspace, f"k{keyspace}", COORDINATED, voters)
+            for keyspace, voters in first.items()
+        }
+        self.epochs = Epochs()
 
-    def epoch(self, keyspace: int) -> int:
-        return 1
+    def by_id(self, keyspace: int) -> Definition | None:
+        return self._definitions.get(keyspace)
 
-    def voters(self, shard: Shard) -> tuple[NodeId, ...]:
-        return self._model.voters.get(shard[0], ())
 
-    def is_voter(self, shard: Shard) -> bool:
-        return self._peer.id in self.voters(shard) and not self._peer.lost_store
+class Found:
+    """A store that was told apart from others."""
+
+    is_confirmed = True
+
+    def __init__(self, store_id: bytes) -> None:
+        self.store_id = store_id

@@ -29,6 +29,7 @@ class Totals:
         self.faults: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
         self.longest_s = 0.0
+        self.changes = 0
 
     def add(self, other: Totals) -> None:
         self.runs += other.runs
@@ -38,6 +39,7 @@ class Totals:
         self.faults += other.faults
         self.refusals += other.refusals
         self.longest_s = max(self.longest_s, other.longest_s)
+        self.changes += other.changes
 
     def share(self, *, faults: bool) -> float:
         """How much of what clients asked for was done."""
@@ -59,10 +61,11 @@ class Totals:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.runs} runs, {len(self.violations)} violations of C1 to C8",
+            f"{self.runs} runs, {len(self.violations)} violations of C1 to C8 and C10",
             f"{sum(self.tried.values())} operations: {self.shares_text}",
             f"not done: {_counts_text(self.refusals)}",
             f"longest lock with no fault for as long: {self.longest_s:.2f} s",
+            f"voters exchanged {self.changes} times",
             f"{sum(self.faults.values())} faults: {_counts_text(self.faults)}",
         ]
         return "\n".join([*lines, *filter(None, [self.broken])])
@@ -88,6 +91,7 @@ def play(seeds: Iterable[int], told: Told | None = None) -> Totals:
         totals.done += Counter(model.checks.done)
         totals.faults += Counter(model.faults.counts)
         totals.refusals += Counter(model.checks.refusals)
+        totals.changes += model.changes.done
         totals.longest_s = max(totals.longest_s, model.patience.longest_s)
     return totals
 

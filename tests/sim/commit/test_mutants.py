@@ -16,7 +16,7 @@ CAUGHT: dict[str, tuple[int, ...]] = {
     "aborts-without-evidence": (7, 30, 48),
     "fast-with-a-majority": (1, 2, 3),
     "reuses-ids": (3, 5, 6),
-    "shares-ids": (5, 6, 9),
+    "shares-ids": (6, 9, 15),
     "chains-attempts": (12, 14, 17),
     "refuses-all": (0, 1, 2),
     "forgets-promises": (19, 34, 44),
@@ -30,6 +30,11 @@ CAUGHT: dict[str, tuple[int, ...]] = {
     "forgets-requests": (3, 13, 16),
     "forgets-early": (2, 5, 322),
     "never-forgets": (0, 1, 2),
+    "votes-on": (229,),
+    "takes-over-blindly": (51,),
+    "takes-one-word": (752, 1302, 1682),
+    "answers-in-doubt": (420,),
+    "drops-requests": (24, 224),
     "votes-from-a-backup": (147, 168, 169),
 }
 """Seeds that catch each. What a seed plays changes with the model and the product: `--mutant NAME` finds others."""

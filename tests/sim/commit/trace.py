@@ -12,7 +12,10 @@ from protocol.commit.messages import Step
 from protocol.commit.task import Committed, Conflicted, Found, Undecided
 from protocol.commit.transaction import Header, Op, Record, Slot, TxnId
 from protocol.effects import Entry, RecordRow, StoreRow
+from protocol.epochs import place_of
 from protocol.errors import Refused
+from protocol.keyspaces import SYSTEM_KEYSPACE
+from protocol.seats import SEAT_RECORD
 
 from .checks import name_of
 
@@ -40,8 +43,12 @@ def told(step: Step) -> str:
 def told_row(row: StoreRow) -> str:
     """One row that became durable."""
     if isinstance(row, Entry):
-        return f"entry {row.keyspace}/{row.key.decode()}={_text(row.value)} {stamp_text(row.hlc)}"
+        if row.keyspace == SYSTEM_KEYSPACE:
+            return f"successor of {place_of(row.key)}"
+        return f"entry {row.keyspace}/{row.key.decode(errors='replace')}={_text(row.value)} {stamp_text(row.hlc)}"
     assert isinstance(row, RecordRow)
+    if row.kind == SEAT_RECORD:
+        return f"that it votes on {msgspec.msgpack.decode(row.key)}"
     if row.value is None:
         return f"nothing more of {name_of(msgspec.msgpack.decode(row.key, type=TxnId))}"
     record = msgspec.msgpack.decode(row.value, type=Record)
@@ -67,11 +74,13 @@ def _text(value: object) -> str:
             return f"{name_of(value.txid)} {stamp_text(value.stamp)}{request}"
         case Op():
             base = "any" if value.base is None else stamp_text(value.base)
-            return f"{value.key.decode()}:{base}" + (f"->{_text(value.value)}" if value.writes else "")
+            return f"{value.key.decode(errors='replace')}:{base}" + (
+                f"->{_text(value.value)}" if value.writes else ""
+            )
         case Found():
             return f"{_text(value.value)} {stamp_text(value.stamp)}"
         case bytes():
-            return value.decode()
+            return value.decode(errors="replace")
         case list() | tuple():
             return "[" + ", ".join(map(_text, value)) + "]"
         case int() if value > 1 << 40:
@@ -100,4 +109,9 @@ def answer_text(outcome: object) -> str:
 
 
 def _slot(slot: Slot) -> str:
-    return f"{slot[0]}/{slot[1].decode()}"
+    return f"{slot[0]}/{_key(slot[1])}"
+
+
+def _key(key: bytes) -> str:
+    place = place_of(key)
+    return key.decode() if place is None else f"successor{place}"

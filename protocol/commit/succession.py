@@ -1,0 +1,149 @@
+"""How a store becomes a voter of a later epoch: it learns first what the epoch before has promised to remember.
+
+The voters of an epoch agree on their successors in a transaction of that epoch (a *succession*), so there is one
+successor at most, and anybody can finish a transaction that began it. A voter that knows the successor says YES to
+nothing more of its epoch, and answers no reads of it. It answers a *survey*, once no transaction that it has voted
+YES on is in doubt there, with what it covers and with the requests that have committed.
+
+A store that is named by the successor surveys the voters before it and begins to vote when it covers what a majority
+of them covers. That is enough: whatever has committed in the epoch before had a YES from a majority, of which one
+answered the survey. It knew the outcome by then, and so had the values; and what was not committed by then never will
+be, because that majority says NO. A voter that was replaced before it had caught up itself has said YES to nothing,
+and may answer: a majority that had caught up has agreed on the successor, and one of those answers, too. Reads of the
+old epoch may still end; they were under way when the first transaction of the new epoch began.
+
+A successor that was *forced* has no majority to ask: its voters take over what those have that still answer.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+
+from ..config import Config
+from ..limits import SURVEY_REQUESTS_MAX
+from ..turn import Turn
+from ..types import NodeId
+from .messages import Extent, Survey, Surveyed
+from .ports import Electorate, Ledger, Timers
+from .post import Post
+from .records import Records
+from .transaction import Header, Shard, TxnId, majority
+
+
+class Source:
+    """A voter of the epoch before. `after`: the last request that it has told of; `extent`: it has told of all."""
+
+    def __init__(self) -> None:
+        self.after: TxnId | None = None
+        self.extent: Extent | None = None
+
+
+class Installation:
+    """What this store has learned for one shard so far."""
+
+    def __init__(self, voters: tuple[NodeId, ...], began_s: float) -> None:
+        self.sources = {voter: Source() for voter in voters}
+        self.began_s = began_s
+
+    @property
+    def needed(self) -> int:
+        return majority(len(self.sources))
+
+
+class Succession:
+    """`hasten` is called with what is in doubt here and in the way of somebody who takes over, `abandon` with what
+    nobody can finish any more."""
+
+    def __init__(
+        self,
+        config: Config,
+        ledger: Ledger,
+        electorate: Electorate,
+        post: Post,
+        timers: Timers,
+        records: Records,
+        hasten: Callable[[Turn, Header], None],
+        abandon: Callable[[Turn, Header], None],
+    ) -> None:
+        self._config, self._ledger, self._electorate, self._post = config, ledger, electorate, post
+        self._timers, self._records = timers, records
+        self._hasten, self._abandon = hasten, abandon
+        self._installing: dict[Shard, Installation] = {}
+
+    def look(self, turn: Turn) -> None:
+        """Called again and again: what is there to learn, has enough been learned?"""
+        wanted = self._electorate.to_install()
+        self._installing = {shard: one for shard, one in self._installing.items() if shard in wanted}
+        for shard in wanted:
+            one = self._installing.get(shard)
+            if one is None:
+                voters = self._electorate.voters(before(shard))
+                one = self._installing[shard] = Installation(voters, turn.now.mono_s)
+            if self._is_enough(turn, shard, one):
+                del self._installing[shard]
+                self._electorate.install(turn, shard)
+                self._post.staged(turn)
+                continue
+            for voter, source in one.sources.items():
+                if source.extent is None:
+                    self._post.send(voter, Survey(shard, source.after))
+        if self._electorate.has_given_up:
+            self._give_up(turn)
+        delay_s = self._config.survey_s if self._installing else self._config.succession_s
+        self._timers.after(turn.now, delay_s, self.look, coarse=True)
+
+    def _give_up(self, turn: Turn) -> None:
+        """Drop what is in doubt, and of which a shard has lost its majority for good."""
+        for header in [record.header for record in self._records.in_doubt()]:
+            if any(map(self._electorate.is_given_up, header.shards)):
+                self._abandon(turn, header)
+
+    def on_survey(self, turn: Turn, sender: NodeId, step: Survey) -> None:
+        """Silence means: not yet. The sender asks again."""
+        old = before(step.shard)
+        if self._electorate.epoch(old[0]) < step.shard[1] or not self._electorate.is_named(old):
+            return
+        doubtful = self._doubtful(old)
+        for header in doubtful:
+            self._hasten(turn, header)
+        if doubtful:
+            return
+        some, following = self._requests(old[0], step.after)
+        self._post.send_durably(sender, Surveyed(step.shard, some, following, self._ledger.extent()))
+
+    def _doubtful(self, shard: Shard) -> list[Header]:
+        """What this voter said YES to there, and does not know the outcome of."""
+        return [r.header for r in self._records.in_doubt() if r.is_prepared and shard in r.header.shards]
+
+    def on_surveyed(self, turn: Turn, sender: NodeId, step: Surveyed) -> None:
+        one = self._installing.get(step.shard)
+        source = one.sources.get(sender) if one is not None else None
+        if source is None or source.extent is not None:
+            return
+        for header in step.requests:
+            self._records.adopt(turn, header)
+        source.after = step.next
+        if step.next is None:
+            source.extent = step.extent
+        else:
+            self._post.send(sender, Survey(step.shard, step.next))
+
+    def _is_enough(self, turn: Turn, shard: Shard, one: Installation) -> bool:
+        told = [source.extent for source in one.sources.values() if source.extent is not None]
+        covered = sum(map(self._ledger.covers, told))
+        if self._electorate.is_forced(shard):
+            return covered == len(told) and turn.now.mono_s >= one.began_s + self._config.forced_s
+        return covered >= one.needed
+
+    def _requests(self, keyspace: int, after: TxnId | None) -> tuple[list[Header], TxnId | None]:
+        """Committed for a client's request, behind one of them, and the last if that are not all."""
+        headers = sorted(self._records.requests_of(keyspace), key=lambda header: header.txid)
+        start = 0 if after is None else bisect_right(headers, after, key=lambda header: header.txid)
+        some = headers[start : start + SURVEY_REQUESTS_MAX]
+        return some, some[-1].txid if start + len(some) < len(headers) else None
+
+
+def before(shard: Shard) -> Shard:
+    """The shard whose voters agreed on those of this one."""
+    return shard[0], shard[1] - 1

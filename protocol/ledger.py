@@ -1,0 +1,28 @@
+"""Committed values: the replica, as `protocol.commit` sees it."""
+
+from __future__ import annotations
+
+from .commit.messages import Extent
+from .replica.coverage import NOTHING
+from .replica.replica import Replica
+from .types import NodeId
+
+
+class Ledger:
+    """A commit is an entry like any other, under the stamp that all voters know it by."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self.newest, self.record = replica.newest, replica.record
+
+    def extent(self) -> Extent:
+        """What is covered of each origin once all that is staged is durable."""
+        return [(*origin, at.head, list(at.beyond)) for origin, at in sorted(self._replica.reached.items())]
+
+    def covers(self, extent: Extent) -> bool:
+        """Whether all of that is covered here, durably: then so is every value that was committed by then there."""
+        durable = self._replica.durable
+        return all(
+            durable.get((NodeId(node), lineage), NOTHING).includes(head, ranges)
+            for node, lineage, head, ranges in extent
+        )
