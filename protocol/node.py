@@ -352,7 +352,7 @@ class Node:
         if later is not None:
             self._refuse_older_run(turn, event, later)
             return
-        known_run = self.membership.known_run(established.peer)
+        known_run = self.membership.known_run(established.peer, established.run)
         if event.seed and event.dialled is not None:
             self.membership.seed_answered(turn, event.dialled, established.peer)
         kept = self.membership.link_up(turn, event.link, established.peer, established.run, event.dialled)

@@ -173,7 +173,7 @@ class Coordinator:
             self._answer(turn, running, Conflicted(()))
             return
         shards = self._shards_of(running.task)
-        if not all(self._has_quorum(turn, shard) for shard in shards):
+        if not self._has_quorums(turn, running.task):
             self._timers.after(
                 turn.now, BACK_OFF_MAX_S / 10, lambda turn: self._try(turn, running), coarse=True
             )
@@ -222,6 +222,9 @@ class Coordinator:
     def _is_succeeded(self, task: Task) -> bool:
         """Whether somebody else has replaced the voters that this was to replace."""
         return task.succession is not None and self._electorate.epoch(task.succession[0]) > task.succession[1]
+
+    def _has_quorums(self, turn: Turn, task: Task) -> bool:
+        return all(self._has_quorum(turn, shard) for shard in self._shards_of(task))
 
     def _has_quorum(self, turn: Turn, shard: Shard) -> bool:
         voters = self._electorate.voters(shard)
@@ -421,7 +424,7 @@ class Coordinator:
         under_way = [a.header.txid for a in self._attempts.values() if a.running is running]
         if under_way:
             self._answer(turn, running, Undecided(under_way[0]))
-        elif running.tries or running.has_waited:
+        elif running.tries or (running.has_waited and self._has_quorums(turn, running.task)):
             text = "other transactions held these keys all the time"
             self._answer(turn, running, Refused("timeout", text, "try again", retryable=True))
         else:

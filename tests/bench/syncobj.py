@@ -12,6 +12,8 @@ import time
 from pysyncobj import SyncObj, SyncObjConf
 from pysyncobj.batteries import ReplDict
 
+from ..waiting import wait_until
+
 PATIENCE_S = 30.0
 
 
@@ -20,8 +22,7 @@ def main() -> None:
     shared = ReplDict()
     conf = SyncObjConf(journalFile=f"{folder}/journal", flushJournal=True)
     node = SyncObj(me, others, conf=conf, consumers=[shared])
-    while not node.isReady():
-        time.sleep(0.01)
+    wait_until(node.isReady, PATIENCE_S, "a leader")
     print("ready", flush=True)
     number = 0
     for line in sys.stdin:

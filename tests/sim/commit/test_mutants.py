@@ -33,7 +33,7 @@ CAUGHT: dict[str, tuple[int, ...]] = {
     "votes-on": (307, 405, 487),
     "takes-over-blindly": (51,),
     "takes-one-word": (924, 936),
-    "answers-in-doubt": (1250,),
+    "answers-in-doubt": (780, 1740),
     "drops-requests": (24, 224),
     "votes-from-a-backup": (147, 168, 169),
 }
