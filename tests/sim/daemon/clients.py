@@ -1,7 +1,7 @@
 """Clients of whole daemons: what they ask for, what they are told, recorded as a history.
 
-A node's `unavailable`, `timeout` and other refusals promise that nothing was written, so they are recorded as `fail`, and the
-checkers hold the node to it. What was answered by nothing, or by "nobody can say yet", is `unknown`.
+A node's `unavailable`, `timeout` and other refusals promise that nothing was written, so they are recorded as `fail`,
+and the checkers hold the node to it. What was answered by nothing, or by "nobody can say yet", is `unknown`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,16 @@ class Work:
         self.answers: Counter[str] = Counter()
         self.tried = {True: 0, False: 0}
         self.done = {True: 0, False: 0}
+        self._news = trio.lowlevel.ParkingLot()
+
+    def begin(self) -> None:
+        self.begun += 1
+        self._news.unpark_all()
+
+    async def is_begun(self, operations: int) -> None:
+        """Wait until so many have begun."""
+        while self.begun < operations:
+            await self._news.park()
 
 
 class Client:
@@ -53,7 +63,7 @@ class Client:
             if not up:
                 await trio.sleep(0.05)
                 continue
-            self._work.begun += 1
+            self._work.begin()
             self._count += 1
             were_faults_on = self._work.are_faults_on
             self._work.tried[were_faults_on] += 1
@@ -80,6 +90,9 @@ class Registers(Client):
 
     KEYS = ("x", "y", "z")
 
+    _last: tuple[str, str | None] = ("", None)
+    """What it has read last."""
+
     async def _do_one(self, host: Host) -> bool:
         key = self._random.choice(self.KEYS)
         value = f"{self._number}.{self._count}"
@@ -100,7 +113,9 @@ class Registers(Client):
             return isinstance(found, dict)
 
     async def _write(self, host: Host, key: str, value: str) -> bool:
-        put = lambda ref: Put(ref, KEYSPACE, key.encode(), value.encode(), acks_wait_ms=TIMEOUT_MS)  # noqa: E731
+        def put(ref: object) -> Put:
+            return Put(ref, KEYSPACE, key.encode(), value.encode(), acks_wait_ms=TIMEOUT_MS)
+
         with self._work.recorder.begin(self._number, Write(key, value)) as pending:
             return self._end(pending, await self.ask(host, put), Write(key, value))
 
@@ -130,8 +145,6 @@ class Registers(Client):
             return self._end(pending, told, CompareAndSet(key, expected, value, True)) or isinstance(
                 told, Conflicted
             )
-
-    _last: tuple[str, str | None] = ("", None)
 
     def _end(self, pending: Pending, told: object, action: Write | Erase | CompareAndSet) -> bool:
         if isinstance(told, Committed):

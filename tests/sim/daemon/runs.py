@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from random import Random
 
@@ -12,6 +13,7 @@ import trio
 
 from protocol.inputs import Created, CreateKeyspace
 
+from ..commit.mutants import MUTANTS
 from ..histories.appends import check_appends
 from ..histories.history import History, Recorder, print_history
 from ..histories.registers import Linearizable, check_registers
@@ -39,8 +41,10 @@ class Result(msgspec.Struct):
     history: str = ""
 
 
-def play(seed: int, *, appends: bool = False, operations: int = OPERATIONS) -> Result:
-    """One run. Whatever is raised in it is a violation, too."""
+def play(
+    seed: int, *, appends: bool = False, operations: int = OPERATIONS, mutant: str | None = None
+) -> Result:
+    """One run. Whatever is raised in it is a violation, too. `mutant`: of tests/sim/commit/mutants.py."""
     result = Result(seed)
 
     async def scenario(simulation: Simulation) -> None:
@@ -50,10 +54,11 @@ def play(seed: int, *, appends: bool = False, operations: int = OPERATIONS) -> R
         result.history = print_history(history)
         result.wrong = judge(history, appends=appends)
 
-    with tempfile.TemporaryDirectory() as folder:
+    planted = MUTANTS[mutant].planted() if mutant else nullcontext()
+    with tempfile.TemporaryDirectory() as folder, planted:
         try:
             result.trace = simulate(seed, Path(folder), scenario)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  it is told, with the seed that shows it again
             result.wrong = f"{type(error).__name__}: {told(error)}"
     return result
 
@@ -83,8 +88,7 @@ async def live(
         async with trio.open_nursery() as clients:
             for number in range(CLIENTS):
                 clients.start_soon(kind(work, number, Random(f"{random.random()}")).run)
-            while work.begun < operations * FAULTY_SHARE:
-                await trio.sleep(0.02)
+            await work.is_begun(round(operations * FAULTY_SHARE))
             faults.end()
             await all_well(simulation, hosts)
             work.are_faults_on = False
