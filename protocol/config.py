@@ -107,6 +107,8 @@ class Config(msgspec.Struct, frozen=True):
     read_wait_s: float = 1.0
     """A voter lets a read wait so long for a transaction in doubt; the reader asks again."""
     read_again_s: float = 0.25
+    outcome_s: float = 0.003
+    """How long the word of a commit stays behind its values, where nobody waits for it."""
     survey_s: float = 0.1
     """A store that is to vote asks those before it again, and looks whether it has caught up with them."""
     succession_s: float = 0.25

@@ -26,7 +26,6 @@ from .effects import (
     MarkRow,
     RecordRow,
     Reply,
-    Send,
     Stage,
     StartAgain,
 )
@@ -82,11 +81,12 @@ from .replica.settling import RUN_MARK, Identity, Settling, fresh_lineage
 from .replica.store import Origin, Store
 from .replica.sync import Sync
 from .replica.writing import Writing, storage_full
+from .signing import Signer
 from .transactions import Transactions
-from .turn import Held, Say, Turn
+from .turn import Held, Turn
 from .types import CommitNumber, Instant, Keys, LinkId, Payload
 from .wire import hello
-from .wire.envelope import Sealer, Unopened
+from .wire.envelope import Unopened
 from .wire.fields import Head
 from .wire.registry import Registry, Stream
 
@@ -111,7 +111,6 @@ class Node:
     ) -> None:
         self.config, self.identity, self._keys, self._store = config, identity, keys, store
         self.registry = build_registry()
-        self._sealer = Sealer(keys, self.registry, config.protocol_max, identity.run)
         self.time = ClusterTime(now)
         self.clock = HybridClock(self.time, int.from_bytes(store.mark(HLC_MARK) or b"", "big"))
         self.replica = Replica((keys.node_id, identity.lineage), store, self.clock)
@@ -141,6 +140,7 @@ class Node:
         )
         self.defining = Defining(self.replica, self.settling, self.time, self.membership.candidates)
         self.gossip = Gossip(config, (keys.node_id, identity.run))
+        self._signer = Signer(keys, self.registry, config.protocol_max, identity.run, self.clock, self.gossip)
         self._opener = Opener(config, keys, identity.run, self.registry, self.membership, self.gossip)
         self.invitations = Invitations(config, keys, store.records(TICKET_RECORD))
         self.refused: Counter[Fault] = Counter()
@@ -152,7 +152,6 @@ class Node:
         self._links: dict[LinkId, PeerLink] = {}
         self._staged = self._settled = CommitNumber(0)
         self._held: deque[tuple[CommitNumber, Held]] = deque()
-        self._link_seq = 0
         self._announce_until_s: dict[Origin, float] = {}
         self._leaving: Leave | None = None
         self._handover_until_s = float("inf")
@@ -220,9 +219,20 @@ class Node:
 
     def handle(self, event: Event, now: Instant) -> list[Effect]:
         """Decide what follows from one event. The effects are to be performed in their order."""
-        turn = Turn(now, CommitNumber(self._staged + 1))
+        turn = self.begin(now)
+        self.take(turn, event)
+        return self.finish(turn)
+
+    def begin(self, now: Instant) -> Turn:
+        """Several events that came together are one turn: one commit, one signature for what they say alike."""
         self.membership.wake(now.mono_s)
+        return Turn(now, CommitNumber(self._staged + 1))
+
+    def take(self, turn: Turn, event: Event) -> None:
         self._handlers[type(event)](turn, event)
+
+    def finish(self, turn: Turn) -> list[Effect]:
+        """Nothing else may be decided between `begin` and this."""
         self.membership.judge(turn)
         while turn.cut_links:
             link, why = turn.cut_links.popitem()
@@ -251,31 +261,16 @@ class Node:
         self.membership.save(turn)
         self.transactions.commit.seal(turn)
         self.replica.seal(turn)
-        effects = [self._leaving_as(effect, turn.now) for effect in turn.effects]
+        effects = [self._signer.signed(effect, turn.now) for effect in turn.effects]
         if turn.rows:
             self._staged = turn.number
             effects.append(Stage(turn.number, tuple(turn.rows)))
         for held in turn.held:
             if self._staged == self._settled:
-                effects.append(self._leaving_as(held, turn.now))
+                effects.append(self._signer.signed(held, turn.now))
             else:
                 self._held.append((self._staged, held))
         return effects
-
-    def _leaving_as(self, effect: Effect | Say, now: Instant) -> Effect:
-        if not isinstance(effect, Say):
-            return effect
-        route = self.registry.route_of(effect.payload)
-        if route.stream is Stream.GOSSIP:
-            seq = self.gossip.next_number()
-        elif effect.seq is None:
-            seq = self._link_seq = self._link_seq + 1
-        else:
-            seq = effect.seq
-        sealed = self._sealer.seal(effect.payload, seq, self.clock.last)
-        if route.stream is Stream.GOSSIP:
-            self.gossip.keep(now, self._keys.node_id, self.identity.run, seq, sealed)
-        return Send(effect.links, sealed, route.bulk)
 
     # Time and commits
 
@@ -357,7 +352,7 @@ class Node:
         if later is not None:
             self._refuse_older_run(turn, event, later)
             return
-        known_run = self.membership.known_run(established.peer)
+        known_run = self.membership.known_run(established.peer, established.run)
         if event.seed and event.dialled is not None:
             self.membership.seed_answered(turn, event.dialled, established.peer)
         kept = self.membership.link_up(turn, event.link, established.peer, established.run, event.dialled)

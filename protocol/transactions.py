@@ -116,13 +116,12 @@ class Transactions:
 
     def on_steps(self, turn: Turn, sender: NodeId, steps: Steps) -> None:
         if self._settling.is_over(turn):
+            self._disown_if_renewed(turn)
             self._start(turn)
             self.commit.receive(turn, sender, steps)
 
     def tick(self, turn: Turn) -> None:
-        if self._settling.store_id != self._store_id:
-            self._store_id = self._settling.store_id
-            self.commit.disown(turn)
+        self._disown_if_renewed(turn)
         if not self._is_started and self.commit.voter.records and self._settling.is_over(turn):
             self._start(turn)
         if self._is_started:
@@ -134,6 +133,12 @@ class Transactions:
 
     def committed(self, turn: Turn, number: CommitNumber) -> None:
         self.commit.committed(turn, number)
+
+    def _disown_if_renewed(self, turn: Turn) -> None:
+        """Before anything is learned as the voter that this store is from now on."""
+        if self._settling.store_id != self._store_id:
+            self._store_id = self._settling.store_id
+            self.commit.disown(turn)
 
     def _start(self, turn: Turn) -> None:
         if not self._is_started:

@@ -20,6 +20,7 @@ from protocol.effects import (
     Dial,
     DialOutcome,
     Disconnect,
+    Effect,
     Farewell,
     Halt,
     Invalidated,
@@ -44,6 +45,7 @@ from protocol.inputs import (
     Tick,
 )
 from protocol.node import Node
+from protocol.turn import Turn
 from protocol.types import Keys, LinkId, NodeId, node_text
 from protocol.wire.hello import Hello, close_frame
 
@@ -72,20 +74,20 @@ class Burst:
 
     def __init__(self, let_out: Callable[[], None]) -> None:
         self._let_out = let_out
-        self._is_open = self._is_due = False
+        self.is_open = self._is_due = False
 
     def __enter__(self) -> None:
-        self._is_open = True
+        self.is_open = True
 
     def __exit__(self, *_: object) -> None:
-        self._is_open = False
+        self.is_open = False
         if self._is_due:
             self.decided()
 
     def decided(self) -> None:
         """Something wants to be let out: now, or when the burst is over."""
-        self._is_due = self._is_open
-        if not self._is_open:
+        self._is_due = self.is_open
+        if not self.is_open:
             self._let_out()
 
 
@@ -121,6 +123,8 @@ class Runtime:
         self.lag_ms = 0.0
         self._events: deque[Event] = deque()
         self._stages: list[Stage] = []
+        self._turn: Turn | None = None
+        """Of the burst that is under way."""
         self._is_dispatching = False
         self._sleep = trio.CancelScope()
         self._link_ids = 0
@@ -140,18 +144,29 @@ class Runtime:
         }
 
     def dispatch(self, event: Event) -> None:
-        """Let the node decide about one event, and do what it says."""
+        """Let the node decide about one event, and do what it says: in a burst when that is over."""
+        if self.burst.is_open and not self._is_dispatching:
+            self._turn = self._turn or self.node.begin(self.world.now())
+            self.node.take(self._turn, event)
+            self.burst.decided()
+            return
         self._events.append(event)
         if self._is_dispatching:
             return
+        self._work_off([])
+        self.burst.decided()
+
+    def _work_off(self, effects: list[Effect]) -> None:
+        """Perform these, and all that follows from what comes up meanwhile."""
         self._is_dispatching = True
         try:
+            for effect in effects:
+                self._perform[type(effect)](effect)
             while self._events:
                 for effect in self.node.handle(self._events.popleft(), self.world.now()):
                     self._perform[type(effect)](effect)
         finally:
             self._is_dispatching = False
-        self.burst.decided()
 
     async def tick_forever(self) -> None:
         """Call the node when its deadline comes, and measure how late that was."""
@@ -179,6 +194,9 @@ class Runtime:
 
     def _let_out(self) -> None:
         assert self.committer is not None
+        if self._turn is not None:
+            turn, self._turn = self._turn, None
+            self._work_off(self.node.finish(turn))
         for stage in self._stages:
             self.committer.submit(stage)
         self._stages.clear()

@@ -19,7 +19,7 @@ from ..errors import Fault, Refused, RemoteFault
 from ..limits import OUTCOME_SEEN_S
 from ..turn import Turn
 from ..types import CommitNumber, LinkId, NodeId
-from .coordinator import BALLOT, Coordinator
+from .coordinator import BALLOT, Attempt, Coordinator
 from .inquiry import Inquiries
 from .messages import (
     Abstain,
@@ -102,6 +102,7 @@ class Commit:
             random,
             is_near,
             self.recoveries.begin,
+            self.spreading.hurry,
             self._ended,
         )
         self.succession = Succession(
@@ -115,7 +116,7 @@ class Commit:
             self._abandon,
         )
         self.inquiries = Inquiries(self.post, self._timers, self._states)
-        self._unsaid: list[tuple[CommitNumber, Header, set[NodeId]]] = []
+        self._unsaid: list[tuple[CommitNumber, Header, set[NodeId], set[Slot]]] = []
         """Committed by this node, and not told to the voters before its own entries are on their way."""
         self._receive: dict[type[Step], Callable[[Turn, NodeId, Any], None]] = {
             Prepare: self.voter.on_prepare,
@@ -194,8 +195,12 @@ class Commit:
         """All staged up to `number` is durable; called when this node's entries have been sent."""
         self.post.committed(number)
         while self._unsaid and self._unsaid[0][0] <= number:
-            _, header, to = self._unsaid.pop(0)
-            self.spreading.spread(turn, header, True, to)
+            _, header, to, slots = self._unsaid.pop(0)
+            if self.coordinator.wants(slots):
+                self.spreading.spread(turn, header, True, to)
+            else:
+                self.spreading.spread_later(turn, header, to, slots)
+            self.coordinator.release(turn, slots)
 
     def failed(self, turn: Turn, stored: Iterable[bytes]) -> None:
         """Nothing of what is staged was stored. What was decided stays so: the voters have it."""
@@ -204,8 +209,9 @@ class Commit:
         self.voter.load(stored)
         self.voter.start(turn)
         unsaid, self._unsaid = self._unsaid, []
-        for _, header, to in unsaid:
+        for _, header, to, slots in unsaid:
             self.spreading.spread(turn, header, True, to)
+            self.coordinator.release(turn, slots)
 
     def disown(self, turn: Turn) -> None:
         """This store turned out to be another one than the voters were named with: what it remembers of votes and
@@ -273,13 +279,14 @@ class Commit:
         self.recoveries.end(header.txid)
         self.voter.learn(turn, header, committed)
 
-    def _ended(self, turn: Turn, header: Header, committed: bool, asked: set[NodeId]) -> None:
+    def _ended(self, turn: Turn, attempt: Attempt, committed: bool) -> None:
         """The coordinator of this node has decided."""
+        header, asked = attempt.header, attempt.asked
         if self.recoveries.runs(header.txid) or self.voter.records.is_contested(header.txid):
             asked = asked | self._voters(header)
         self._learn(turn, header, committed)
         if committed:
-            self._unsaid.append((turn.number, header, asked))
+            self._unsaid.append((turn.number, header, asked, attempt.running.task.slots))
         else:
             self.spreading.spread(turn, header, committed, asked)
 
@@ -291,7 +298,7 @@ class Commit:
 
     def _abandon(self, turn: Turn, header: Header) -> None:
         self.recoveries.end(header.txid)
-        self.coordinator.abandon(header.txid)
+        self.coordinator.abandon(turn, header.txid)
         self.voter.abandon(turn, header)
 
     def _rank(self, header: Header) -> int:

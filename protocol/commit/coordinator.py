@@ -25,6 +25,7 @@ from ..types import NodeId
 from .messages import Abstain, Accept, Accepted, Prepare, Vote, Waiting
 from .ports import Electorate, Ledger, Timers
 from .post import Post
+from .queueing import Queue
 from .reading import Answer, Reads
 from .task import Committed, Conflicted, Found, Task, Undecided
 from .transaction import Header, Op, Shard, Slot, TxnId, majority
@@ -37,6 +38,9 @@ BALLOT = 1
 
 SOON_S = 1.0
 """A vote that comes within it and calls the transaction old speaks of clocks, not of time that has passed."""
+
+WOKEN_MAX = 8
+"""Tasks that may go on at a time for one key: one takes it, unless it only finds that its checks do not hold."""
 
 BACK_OFF_MIN_S = 0.01
 BACK_OFF_MAX_S = 0.5
@@ -82,6 +86,8 @@ class Running:
     def __init__(self, task: Task, until_s: float) -> None:
         self.task, self.until_s = task, until_s
         self.is_answered = False
+        self.has_waited = False
+        """For others here that want the same keys."""
         self.must_read = False
         """What this node has itself was out of date."""
         self.tries = 0
@@ -120,19 +126,31 @@ class Coordinator:
         random: Random,
         is_near: Callable[[NodeId, float], bool],
         hangs: Callable[[Turn, Header], None],
-        ended: Callable[[Turn, Header, bool, set[NodeId]], None],
+        wanted: Callable[[set[Slot]], None],
+        ended: Callable[[Turn, Attempt, bool], None],
     ) -> None:
         self._config, self._run, self._clock, self._ledger = config, run, clock, ledger
         self._electorate, self._post, self._timers, self._reads = electorate, post, timers, reads
-        self._random, self._is_near, self._hangs, self._ended = random, is_near, hangs, ended
+        self._random, self._is_near, self._hangs = random, is_near, hangs
+        self._wanted, self._ended = wanted, ended
         self._counter = 0
         self._running: dict[Running, None] = {}
         self._attempts: dict[TxnId, Attempt] = {}
+        self._queue: Queue[Running] = Queue()
 
     @property
     def attempts(self) -> list[Header]:
         """What is not decided yet."""
         return [attempt.header for attempt in self._attempts.values()]
+
+    def wants(self, slots: set[Slot]) -> bool:
+        """Whether somebody here waits for one of them."""
+        return self._queue.has_waiting(slots)
+
+    def release(self, turn: Turn, slots: set[Slot]) -> None:
+        """A commit to these keys is on its way to the voters: the next may follow."""
+        self._queue.free(slots)
+        self._try_next(turn, slots)
 
     def begin(self, turn: Turn, task: Task) -> None:
         if len(self._running) >= TXN_TASKS_MAX:
@@ -148,11 +166,14 @@ class Coordinator:
     def _try(self, turn: Turn, running: Running) -> None:
         if running.is_answered:
             return
+        if self._queue.has_to_wait(running, running.task.slots):
+            running.has_waited = True
+            return
         if self._is_succeeded(running.task):
             self._answer(turn, running, Conflicted(()))
             return
         shards = self._shards_of(running.task)
-        if not all(self._has_quorum(turn, shard) for shard in shards):
+        if not self._has_quorums(turn, running.task):
             self._timers.after(
                 turn.now, BACK_OFF_MAX_S / 10, lambda turn: self._try(turn, running), coarse=True
             )
@@ -164,6 +185,14 @@ class Coordinator:
                 self._prepare(turn, running, shards, local)
             else:
                 self._read_then_try(turn, running)
+
+    def _try_next(self, turn: Turn, slots: set[Slot]) -> None:
+        """Those that waited for one of these, until one has taken it."""
+        for slot in sorted(slots):
+            woken = 0
+            while woken < WOKEN_MAX and (running := self._queue.next(slot)) is not None:
+                woken += not running.is_answered
+                self._try(turn, running)
 
     def _read_then_try(self, turn: Turn, running: Running) -> None:
         wanted: dict[Shard, list[bytes]] = {}
@@ -194,6 +223,9 @@ class Coordinator:
         """Whether somebody else has replaced the voters that this was to replace."""
         return task.succession is not None and self._electorate.epoch(task.succession[0]) > task.succession[1]
 
+    def _has_quorums(self, turn: Turn, task: Task) -> bool:
+        return all(self._has_quorum(turn, shard) for shard in self._shards_of(task))
+
     def _has_quorum(self, turn: Turn, shard: Shard) -> bool:
         voters = self._electorate.voters(shard)
         reachable = sum(self._is_reachable(turn, voter) for voter in voters)
@@ -210,6 +242,7 @@ class Coordinator:
 
     def _prepare(self, turn: Turn, running: Running, shards: list[Shard], found: dict[Slot, Found]) -> None:
         task = running.task
+        self._wanted(task.slots)
         self._exceed(turn, [self._found(change.slot).stamp for change in task.changes])
         self._exceed(turn, [seen.stamp for seen in found.values()])
         self._counter += 1
@@ -220,6 +253,7 @@ class Coordinator:
         tallies = [Tally(some, asked) for some in voters]
         attempt = Attempt(running, header, asked, tallies, turn.now.mono_s)
         self._attempts[txid] = attempt
+        self._queue.take(task.slots)
         running.tries += 1
         prepare = Prepare(header, ops_of(task, shards, found))
         for node in sorted(asked):
@@ -276,6 +310,7 @@ class Coordinator:
         attempt = self._attempts.get(header.txid)
         if attempt is not None:
             self._end(turn, attempt, committed)
+            self.release(turn, attempt.running.task.slots)
         elif committed and header.request is not None:
             for running in list(self._running):
                 if running.task.request == header.request:
@@ -326,14 +361,18 @@ class Coordinator:
 
     # The end of an attempt
 
-    def abandon(self, txid: TxnId) -> None:
+    def abandon(self, turn: Turn, txid: TxnId) -> None:
         """Nobody will ever say how it ends; its client is told so in time."""
-        self._attempts.pop(txid, None)
+        attempt = self._attempts.pop(txid, None)
+        if attempt is not None:
+            self.release(turn, attempt.running.task.slots)
 
     def _conclude(self, turn: Turn, attempt: Attempt) -> None:
         if attempt.outcome is not None and attempt.header.txid in self._attempts:
             self._end(turn, attempt, attempt.outcome)
-            self._ended(turn, attempt.header, attempt.outcome, attempt.asked)
+            self._ended(turn, attempt, attempt.outcome)
+            if not attempt.outcome:
+                self._try_next(turn, attempt.running.task.slots)
 
     def _end(self, turn: Turn, attempt: Attempt, committed: bool) -> None:
         del self._attempts[attempt.header.txid]
@@ -343,7 +382,9 @@ class Coordinator:
                 if self._found(change.slot).stamp < header.stamp:
                     self._ledger.record(turn, change.slot, change.value, header.stamp)
             self._answer(turn, running, Committed(header.txid, header.stamp))
-        elif not running.is_answered:
+            return
+        self._queue.free(running.task.slots)
+        if not running.is_answered:
             self._retry(turn, attempt)
 
     def _retry(self, turn: Turn, attempt: Attempt) -> None:
@@ -367,6 +408,7 @@ class Coordinator:
     def _try_later(self, turn: Turn, running: Running) -> None:
         ceiling_s = min(BACK_OFF_MAX_S, BACK_OFF_MIN_S * 2**running.tries)
         delay_s = self._random.uniform(BACK_OFF_MIN_S, max(BACK_OFF_MIN_S, ceiling_s))
+        self._try_next(turn, running.task.slots)
         self._timers.after(turn.now, delay_s, lambda turn: self._try(turn, running))
 
     def _answer(self, turn: Turn, running: Running, outcome: object) -> None:
@@ -374,6 +416,7 @@ class Coordinator:
             running.is_answered = True
             del self._running[running]
             turn.do(Reply(running.task.ref, outcome))
+            self._try_next(turn, running.task.slots)
 
     def _time_out(self, turn: Turn, running: Running) -> None:
         if running.is_answered:
@@ -381,7 +424,7 @@ class Coordinator:
         under_way = [a.header.txid for a in self._attempts.values() if a.running is running]
         if under_way:
             self._answer(turn, running, Undecided(under_way[0]))
-        elif running.tries:
+        elif running.tries or (running.has_waited and self._has_quorums(turn, running.task)):
             text = "other transactions held these keys all the time"
             self._answer(turn, running, Refused("timeout", text, "try again", retryable=True))
         else:

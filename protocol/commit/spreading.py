@@ -17,7 +17,7 @@ from ..types import NodeId
 from .messages import Forget, Known, Outcome
 from .ports import Timers
 from .post import Post
-from .transaction import Header, TxnId
+from .transaction import Header, Slot, TxnId
 
 
 class Owed:
@@ -40,6 +40,7 @@ class Spreading:
     ) -> None:
         self._config, self._post, self._timers, self._has_ended = config, post, timers, has_ended
         self._owed: OrderedDict[TxnId, Owed] = OrderedDict()
+        self._later: dict[TxnId, set[Slot]] = {}
         self._known: dict[NodeId, list[TxnId]] = {}
         self._forget: dict[NodeId, list[TxnId]] = {}
         self._is_flush_due = self._is_reminder_due = False
@@ -58,12 +59,32 @@ class Spreading:
         voters: Iterable[NodeId],
         others: Iterable[NodeId] = (),
     ) -> None:
-        owed = self._owed[header.txid] = Owed(header, committed, voters, set(others))
+        owed = self._owe(turn, Owed(header, committed, voters, set(others)))
         for node in sorted(owed.waiting):
             self._post.send(node, owed.outcome)
+
+    def spread_later(self, turn: Turn, header: Header, voters: Iterable[NodeId], slots: set[Slot]) -> None:
+        """Tell of a commit, a moment behind its values: a voter that has them by then need not store its own."""
+        self._owe(turn, Owed(header, True, voters, set()))
+        self._later[header.txid] = slots
+        if len(self._later) == 1:
+            self._timers.after(turn.now, self._config.outcome_s, lambda _: self.hurry())
+
+    def _owe(self, turn: Turn, owed: Owed) -> Owed:
+        self._owed[owed.outcome.header.txid] = owed
         if len(self._owed) > OUTCOMES_OWED_MAX:
             self._owed.popitem(last=False)  # a voter sees to it
         self._remind_later(turn)
+        return owed
+
+    def hurry(self, slots: set[Slot] | None = None) -> None:
+        """Somebody wants to lock these; None: it is time."""
+        if slots is not None and all(slots.isdisjoint(locked) for locked in self._later.values()):
+            return
+        later, self._later = self._later, {}
+        for owed in filter(None, map(self._owed.get, later)):
+            for node in sorted(owed.waiting):
+                self._post.send(node, owed.outcome)
 
     def acknowledge(self, turn: Turn, to: NodeId, txid: TxnId) -> None:
         """This node knows an outcome that it was told; said with others, once it is durable."""

@@ -175,10 +175,12 @@ class Membership:
         member = self.table.members.get(origin)
         return member is not None and member.order >= (run, incarnation)
 
-    def known_run(self, node: NodeId) -> int:
-        """The latest run of a node that was heard of, 0: none."""
+    def known_run(self, node: NodeId, run: int) -> int:
+        """The latest run of a node that was heard of before this one, 0: none."""
         member = self.table.members.get(node)
-        return member.run if member is not None else 0
+        if member is None:
+            return 0
+        return member.run if member.run < run else member.earlier_run
 
     def expected(self) -> int:
         """How many other members should be there: those not known to be dead or gone."""
@@ -357,6 +359,8 @@ class Membership:
         restarted = run > member.run
         if restarted or record.address != member.record.address:
             member.probe_s = 0.0
+        if restarted:
+            member.earlier_run = member.run
         self._observer.renewed(member, turn.now.mono_s, restarted=restarted)
         self._verdicts.acquit(origin)
         member.run, member.incarnation, member.record, member.frame = run, incarnation, record, frame

@@ -43,6 +43,7 @@ class Member(msgspec.Struct):
     was_met: bool = False  # this run was heard by us
     rtt_ms: float | None = None  # its least round trip lately
     doubt: Doubt | None = None
+    earlier_run: int = 0  # the latest run that we had heard of before this one
 
     @property
     def order(self) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import measures
+from . import coordinated, measures
 from .measures import Bench, sync_us
 from .results import spread
 from .servers import Redis, kinds
@@ -20,6 +20,7 @@ MEASURES = {
     "bulk": measures.bulk,
     "commands": measures.commands,
     "idle": measures.idle,
+    "coordinated": coordinated.coordinated,
 }
 
 
@@ -31,6 +32,8 @@ def main() -> None:
         print(circumstances(bench))
         if not any(isinstance(kind, Redis) for kind in bench.kinds):
             print("Redis is not installed here: its columns are missing.\n")
+        if coordinated.missing():
+            print(coordinated.missing() + "\n")
         print(load_average("before"), flush=True)
         for name in options.only or MEASURES:
             print(f"bench: {name} ...", file=sys.stderr, flush=True)

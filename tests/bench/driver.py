@@ -10,10 +10,11 @@ from __future__ import annotations
 import select
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Protocol
 
 from .wires import Request, joined
 
@@ -61,18 +62,23 @@ class Connection:
         return came
 
 
-class Drive:
-    """All connections of one measurement. The sequence of requests begins anew when it ends."""
+class Connecting(Protocol):
+    """What the driver needs of a connection."""
 
-    def __init__(self, path: Path, requests: Sequence[Request], clients: int, depth: int) -> None:
-        batches = [joined(requests[start : start + depth]) for start in range(0, len(requests), depth)]
+    sock: socket.socket
+    awaited: int
+
+    def send(self) -> None: ...
+    def receive(self) -> int: ...
+
+
+class Drive:
+    """All connections of one measurement."""
+
+    def __init__(self, connections: Iterable[Connecting]) -> None:
         self._epoll = select.epoll()
-        self._connections: dict[int, Connection] = {}
-        for number in range(clients):
-            first = number * len(batches) // clients
-            ring = islice(cycle(batches), first, None)
-            connection = Connection(path, requests[0], ring, depth)
-            self._connections[connection.sock.fileno()] = connection
+        self._connections = {connection.sock.fileno(): connection for connection in connections}
+        for connection in self._connections.values():
             self._epoll.register(connection.sock, select.EPOLLIN)
 
     def run(self, seconds: float) -> int:
@@ -117,7 +123,10 @@ class Drive:
 
 @contextmanager
 def driving(path: Path, requests: Sequence[Request], clients: int = 1, depth: int = 1) -> Iterator[Drive]:
-    drive = Drive(path, requests, clients, depth)
+    """The sequence of requests begins anew when it ends."""
+    batches = [joined(requests[start : start + depth]) for start in range(0, len(requests), depth)]
+    rings = [islice(cycle(batches), number * len(batches) // clients, None) for number in range(clients)]
+    drive = Drive(Connection(path, requests[0], ring, depth) for ring in rings)
     try:
         yield drive
         drive.finish()

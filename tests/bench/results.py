@@ -22,15 +22,16 @@ class Row:
 class Table:
     """`quantities`: what the columns hold for each server. Of the first one the ratios are shown, too."""
 
-    def __init__(self, title: str, *quantities: str) -> None:
-        self.title, self.quantities = title, quantities
+    def __init__(self, title: str, *quantities: str, servers: Sequence[str] | None = None) -> None:
+        self.title, self.quantities, self.servers = title, quantities, servers
         self.rows: dict[str, Row] = {}
 
     def row(self, label: str, aim: str = "") -> Row:
         return self.rows.setdefault(label, Row(label, aim))
 
     def markdown(self, servers: Sequence[str]) -> str:
-        """`servers`: the columns; the first one is ours."""
+        """`servers`: the columns, if it has none of its own; the first one is ours."""
+        servers = self.servers or servers
         lines = [self._head(servers), ["---"] * len(self._head(servers))]
         lines += [list(self._cells(row, servers)) for row in self.rows.values()]
         table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -42,18 +42,18 @@ class MessagePackRpc:
     """peernode's local socket."""
 
     def put(self, key: bytes, value: bytes) -> Request:
-        return self._request("kv.put", key=key, value=value)
+        return self.request("kv.put", key=key, value=value)
 
     def get(self, key: bytes) -> Request:
-        return self._request("kv.get", key=key)
+        return self.request("kv.get", key=key)
 
     def put_many(self, items: Sequence[tuple[bytes, bytes]]) -> Request:
-        return self._request("kv.mput", items=[{"key": key, "value": value} for key, value in items])
+        return self.request("kv.mput", items=[{"key": key, "value": value} for key, value in items])
 
     def put_on(self, others: int, key: bytes, value: bytes) -> Request:
-        return self._request("kv.put", key=key, value=value, acks=others)
+        return self.request("kv.put", key=key, value=value, acks=others)
 
-    def _request(self, method: str, **params: object) -> Request:
+    def request(self, method: str, **params: object) -> Request:
         return Request(msgpack.packb([0, NUMBER, method, [params]]), HEAD + b"\xc0", HEAD + b"\x84")
 
 

@@ -239,9 +239,9 @@ def test_daemons_that_cannot_agree_meet_ever_more_rarely(daemons: Daemons) -> No
 
 
 OTHER_VERSION = """
-from protocol import node
-Sealer = node.Sealer
-node.Sealer = lambda keys, registry, version, run: Sealer(keys, registry, 2, run)
+from protocol import signing
+Sealer = signing.Sealer
+signing.Sealer = lambda keys, registry, version, run: Sealer(keys, registry, 2, run)
 """
 
 

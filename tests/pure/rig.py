@@ -111,8 +111,12 @@ class Rig:
     def now(self) -> Instant:
         return Instant(self.now_s, EPOCH_MS + int(self.now_s * 1000))
 
-    def handle(self, event: Event) -> list[Effect]:
-        effects = self.node.handle(event, self.now)
+    def handle(self, *events: Event) -> list[Effect]:
+        """Several are a burst: one turn."""
+        turn = self.node.begin(self.now)
+        for event in events:
+            self.node.take(turn, event)
+        effects = self.node.finish(turn)
         self.staged += of(effects, Stage)
         return effects
 

@@ -15,7 +15,7 @@ from protocol.replica.settling import Identity
 from protocol.wire.fields import Head
 
 from ..sim.swarm.fakes import Disk
-from .rig import Peer, Rig, heartbeat, of, outcomes
+from .rig import Peer, Rig, heartbeat, of, outcomes, payloads
 
 B, C, D = Peer("b"), Peer("c"), Peer("d")
 LAST, NOW = 100, 200
@@ -245,3 +245,20 @@ def test_a_heartbeat_of_a_peer_may_contradict_too() -> None:
     rig.receive(B, B.says(heartbeat((rig.keys.node_id, LINEAGE, 2))), B.says(pull()))
     (entry,) = written(rig.measure(B))
     assert (entry.lineage != LINEAGE, entry.seq) == (True, 1)
+
+
+def test_a_second_link_to_one_run_tells_the_same_as_the_first() -> None:
+    """The first may break before it has told what was known of the run before: then nobody would ever confirm it."""
+    rig = Rig().start("seed:1")
+    before, now = Peer("again", run=1_000), Peer("again", run=2_000)
+    rig.join(before)
+    rig.lose(before)
+
+    told = [pull.known_run for _ in range(2) for pull in pulls_on_a_new_link(rig, now)]
+    assert told == [1_000, 1_000]
+
+
+def pulls_on_a_new_link(rig: Rig, peer: Peer) -> list[Pull]:
+    effects = [*rig.join(peer), *rig.wait(0.1)]
+    rig.lose(peer)
+    return payloads(effects, Pull)

@@ -251,3 +251,17 @@ def test_a_write_in_memory_that_others_must_hold_waits_for_them() -> None:
     assert outcomes(rig.handle(put(b"2", in_memory=True, acks=1))) == []
     rig.commit()
     assert len(outcomes(rig.receive(B, B.says(Holding([head(rig, 2)]))))) == 1
+
+
+def test_what_comes_together_is_one_commit_and_one_message() -> None:
+    """Three clients that write at once, the third what the first has written: three answers, one batch."""
+    rig = linked(B)
+    effects = rig.handle(put(b"a", if_absent=True), put(b"b"), put(b"a", if_absent=True))
+    assert [entry.key for entry in staged(effects)] == [b"a", b"b"]
+    assert len(of(effects, Stage)) == 1
+
+    effects = rig.commit()
+    assert codes(effects) == ["exists"]
+    assert len(outcomes(effects)) == 3
+    (batch,) = payloads(effects, Batch)
+    assert [row.key for row in batch.rows] == [b"a", b"b"]

@@ -221,7 +221,7 @@ MUTANTS = {
     ),
     "never-forgets": Mutant("outcomes are kept for ever", "C6", (Patch(Records, "forget", nothing),)),
     "votes-on": Mutant(
-        "a voter goes on although others have taken over", "C3", (Patch(Voter, "_is_sealed", nothing),)
+        "a voter goes on although others have taken over", "C5", (Patch(Voter, "_is_sealed", nothing),)
     ),
     "takes-over-blindly": Mutant(
         "a store votes before it knows what it has to know", "C5", (Patch(Succession, "_is_enough", always),)

@@ -115,7 +115,7 @@ class Peer:
         for (keyspace, key), entry in self.disk.entries.items():
             if keyspace == SYSTEM_KEYSPACE:
                 self.board.epochs.note(key, entry.value)
-        self.seats = Seats(self.id, self.board, Found(self.voter.store), self.disk.records[SEAT_RECORD])
+        self.seats = Seats(self.id, self.board, Store(self), self.disk.records[SEAT_RECORD])
         self.clock = HybridClock(ClusterTime(self.now()), self.disk.high_water)
         self.commit = Commit(
             model.config,
@@ -138,8 +138,11 @@ class Peer:
             self.later(model.random.choice([0.0, 0.5]), self._disown)
 
     def _disown(self) -> None:
+        """Found out once: as another voter it may have been named again by the next start."""
+        before = self.number
         self.turn(self.commit.disown)
         self.disowned_at = self.number
+        self.must_disown = self.number > before  # until that is durable
 
     def crash(self) -> None:
         self.model.happened(f"{self} dies")
@@ -299,10 +302,13 @@ class Board:
         return self._definitions.get(keyspace)
 
 
-class Found:
-    """A store that was told apart from others."""
+class Store:
+    """What a peer knows of its own store: it votes with it once it has dropped what an earlier one had promised."""
 
-    is_confirmed = True
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self.store_id = peer.voter.store
 
-    def __init__(self, store_id: bytes) -> None:
-        self.store_id = store_id
+    @property
+    def is_confirmed(self) -> bool:
+        return not self._peer.must_disown

@@ -30,10 +30,10 @@ CAUGHT: dict[str, tuple[int, ...]] = {
     "forgets-requests": (3, 13, 16),
     "forgets-early": (2, 5, 322),
     "never-forgets": (0, 1, 2),
-    "votes-on": (229,),
+    "votes-on": (307, 405, 487),
     "takes-over-blindly": (51,),
-    "takes-one-word": (752, 1302, 1682),
-    "answers-in-doubt": (420,),
+    "takes-one-word": (924, 936),
+    "answers-in-doubt": (780, 1740),
     "drops-requests": (24, 224),
     "votes-from-a-backup": (147, 168, 169),
 }

@@ -37,7 +37,9 @@ class Network(trio.abc.SocketFactory):
 
     def __init__(self, random: Random) -> None:
         self._random = random
-        self._cut: set[frozenset[str]] = set()
+        self._cut: set[tuple[str, str]] = set()
+        """(from, to)."""
+        self.latency_s = LATENCY_S
         self._trace = blake2b(digest_size=16)
         self._ports = count(FIRST_FREE_PORT)
         self._open: dict[str, list[SimSocket]] = {}
@@ -51,8 +53,12 @@ class Network(trio.abc.SocketFactory):
 
     def cut(self, one: str, other: str) -> None:
         """From now on nothing gets from one host to the other, either way."""
-        self._cut.add(frozenset((one, other)))
-        self.note("cut", one, other)
+        self.cut_one_way(one, other)
+        self.cut_one_way(other, one)
+
+    def cut_one_way(self, sender: str, receiver: str) -> None:
+        self._cut.add((sender, receiver))
+        self.note("cut", sender, receiver)
 
     def heal(self) -> None:
         self._cut.clear()
@@ -60,7 +66,8 @@ class Network(trio.abc.SocketFactory):
         self.healed.unpark_all()
 
     def is_cut(self, one: str, other: str) -> bool:
-        return frozenset((one, other)) in self._cut
+        """Whether nothing gets from one to the other."""
+        return (one, other) in self._cut
 
     def process_died(self, ip: str) -> None:
         """The kernel of a host closes what its dead process had open."""
@@ -73,7 +80,7 @@ class Network(trio.abc.SocketFactory):
             self._open[closed.ip].remove(closed)
 
     def arrival_s(self) -> float:
-        return trio.current_time() + self._random.uniform(*LATENCY_S)
+        return trio.current_time() + self._random.uniform(*self.latency_s)
 
     def free_port(self) -> int:
         return next(self._ports)
@@ -210,7 +217,7 @@ class SimSocket(trio.socket.SocketType):
 
     async def connect(self, address: Address) -> None:
         target = address[0]
-        while self._network.is_cut(self.ip, target):
+        while self._network.is_cut(self.ip, target) or self._network.is_cut(target, self.ip):
             await self._network.healed.park()
         await trio.sleep_until(self._network.arrival_s())
         listener = self._network.listeners.get((target, address[1]))

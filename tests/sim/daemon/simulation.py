@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from pathlib import Path
 from random import Random
 
@@ -31,7 +32,7 @@ from peernode.store.writer import Writer
 from protocol.effects import Entry, Stage
 from protocol.identity.keys import Ed25519Keys
 from protocol.identity.tickets import Ticket
-from protocol.inputs import CreateTicket, Put, Written
+from protocol.inputs import CreateTicket, Event, Put, Written
 from protocol.types import Instant, NodeId
 
 from .network import HOST, Network
@@ -82,6 +83,8 @@ class SimWorld:
 
     def __init__(self, random: Random, skew_ms: int) -> None:
         self._random, self.skew_ms = random, skew_ms
+        self.is_set = False
+        """Somebody has set its clock."""
 
     def now(self) -> Instant:
         now_s = trio.current_time()
@@ -131,6 +134,19 @@ class InlineCommitter:
         return Group(self._queue.popleft(), lambda: self._queue.popleft() if self._queue else None)
 
 
+class Held:
+    """In the place of a node whose process stands still: nothing is ever due, and events wait."""
+
+    deadline_s = float("inf")
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.node, self.dispatch = runtime.node, runtime.dispatch
+        self.events: list[Event] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.node, name)
+
+
 class Host:
     """A machine: its folder and its clock stay, its daemon comes and goes."""
 
@@ -139,10 +155,15 @@ class Host:
         self.world = SimWorld(Random(simulation.random.random()), skew_ms)
         self.log = io.StringIO()
         self.is_up = False
+        self._stood_by: Held | None = None
         self._runtime: Runtime | None = None
         self._scope = trio.CancelScope()
         self._stop = trio.Event()
         self._ready = self._ended = trio.Event()
+
+    @property
+    def is_ready(self) -> bool:
+        return self._ready.is_set()
 
     @property
     def runtime(self) -> Runtime:
@@ -174,10 +195,25 @@ class Host:
 
     async def kill(self) -> None:
         """kill -9: nothing is said, nothing that was not committed is kept."""
-        self.is_up = False
+        self.is_up, self._stood_by = False, None
         self._scope.cancel()  # first: its tasks must not see their sockets fail
         self._simulation.network.process_died(self.ip)
         await self._ended.wait()
+
+    def pause(self) -> None:
+        """SIGSTOP: nothing is decided, while bytes and time go on."""
+        if self.is_up and self._runtime is not None and not self._stood_by:
+            self._stood_by = held = Held(self._runtime)
+            self._runtime.dispatch = held.events.append  # type: ignore[method-assign]
+            self._runtime.node = held  # type: ignore[assignment]
+
+    def resume(self) -> None:
+        """All that came meanwhile is decided now."""
+        held, self._stood_by = self._stood_by, None
+        if held is not None and self.is_up:
+            self.runtime.dispatch, self.runtime.node = held.dispatch, held.node  # type: ignore[method-assign]
+            for event in held.events:
+                self._dispatch(event)
 
     async def stop(self) -> None:
         """SIGTERM: the daemon says goodbye and ends."""
@@ -207,9 +243,15 @@ class Host:
             outcomes.append(outcome)
             answered.set()
 
-        self.runtime.dispatch(request(answer))  # type: ignore[arg-type]
+        self._dispatch(request(answer))  # type: ignore[arg-type]
         await answered.wait()
         return outcomes[0]
+
+    def _dispatch(self, event: Event) -> None:
+        """As if from one of its own tasks: what it starts in answer opens sockets of this host."""
+        context = copy_context()
+        context.run(HOST.set, self.ip)
+        context.run(self.runtime.dispatch, event)
 
     async def _live(self, ticket: Ticket | None) -> None:
         HOST.set(self.ip)
