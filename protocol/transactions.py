@@ -60,7 +60,7 @@ class Transactions:
             me,
             identity.run,
             clock,
-            Ledger(replica),
+            Ledger(replica, store),
             self.seats,
             random,
             lambda node: up.link if (up := membership.contacts.up(node)) is not None else None,

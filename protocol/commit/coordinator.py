@@ -23,7 +23,7 @@ from ..limits import TXN_TASKS_MAX
 from ..turn import Turn
 from ..types import NodeId
 from .messages import Abstain, Accept, Accepted, Prepare, Vote, Waiting
-from .ports import Electorate, Ledger, Timers
+from .ports import Electorate, Ledger, Timers, Unreadable
 from .post import Post
 from .queueing import Queue
 from .reading import Answer, Reads
@@ -235,7 +235,11 @@ class Coordinator:
         return node == self._post.me or self._is_near(node, turn.now.mono_s)
 
     def _found(self, slot: Slot) -> Found:
-        newest = self._ledger.newest(slot)
+        """As far as this node knows; the voters know it better."""
+        try:
+            newest = self._ledger.newest(slot)
+        except Unreadable:
+            newest = None
         return Found(newest.hlc, newest.value) if newest is not None else Found(0, None)
 
     # An attempt

@@ -17,11 +17,15 @@ COARSE_S = 0.05
 """Timers that matter only when something went wrong fire on a grid, together: most of them are stale by then."""
 
 
+class Unreadable(Exception):
+    """What is stored under a key is damaged: it must not pass for nothing."""
+
+
 class Ledger(Protocol):
     """Committed values: the replica, as this package sees it."""
 
     def newest(self, slot: Slot) -> Entry | None:
-        """What is stored or staged here, deletes included."""
+        """What is stored or staged here, deletes included. Raises Unreadable."""
         ...
 
     def record(self, turn: Turn, slot: Slot, value: bytes | None, stamp: int) -> None:

@@ -49,7 +49,7 @@ from .messages import (
     Vote,
     Waiting,
 )
-from .ports import Electorate, Ledger, Timers
+from .ports import Electorate, Ledger, Timers, Unreadable
 from .post import Post
 from .records import Records, fresh
 from .stragglers import QUESTION
@@ -151,7 +151,12 @@ class Voter:
         step, index = queued.step, queued.shard
         assert isinstance(step, Prepare)
         header = step.header
-        no = self._judge(turn, step, index)
+        try:
+            no = self._judge(turn, step, index)
+        except Unreadable:  # the others know what was there
+            self._queue.pop((header.txid, index), None)
+            self._post.send(queued.sender, Abstain(header.txid, index))
+            return
         if no is not None and no.why == "locked" and turn.now.mono_s < queued.until_s:
             assert no.other is not None
             self._wait(turn, queued, (header.txid, index), no.other)
@@ -283,14 +288,22 @@ class Voter:
         self.locks.release(header.txid, record.locked)
         if committed:
             for slot, op in slots_of(header, record.ops):
-                if op.writes and self.stamp_of(slot) < header.stamp:
+                if op.writes and self._stamp_or_none(slot) < header.stamp:
                     self._ledger.record(turn, slot, op.value, header.stamp)
         self.records.store(turn, Record(header, [], record.instances, committed))
         self._ended(turn, header.txid)
 
     def stamp_of(self, slot: Slot) -> int:
+        """Raises Unreadable."""
         newest = self._ledger.newest(slot)
         return newest.hlc if newest is not None else 0
+
+    def _stamp_or_none(self, slot: Slot) -> int:
+        """0 for what is damaged: what was decided takes its place."""
+        try:
+            return self.stamp_of(slot)
+        except Unreadable:
+            return 0
 
     def abandon(self, turn: Turn, header: Header) -> None:
         """Its voters were replaced by force, and nobody can say any more how it ends: what it holds here is free."""
@@ -319,7 +332,11 @@ class Voter:
             return
         values: list[tuple[int, bytes | None]] = []
         size = 0
-        for entry in map(self._ledger.newest, slots):
+        try:
+            entries = [self._ledger.newest(slot) for slot in slots]
+        except Unreadable:
+            return  # a majority of the others can answer
+        for entry in entries:
             size += len(entry.value or b"") + 16 if entry is not None else 16
             if values and size > COMMIT_STEPS_BYTES_MAX:
                 break

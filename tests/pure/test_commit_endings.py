@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from random import Random
 
 from protocol.clock import COUNTER_BITS, ClusterTime, HybridClock
 from protocol.commit.commit import Commit
 from protocol.commit.messages import (
+    Abstain,
     Accept,
     Ask,
     Forget,
@@ -21,6 +23,7 @@ from protocol.commit.messages import (
     Values,
     Vote,
 )
+from protocol.commit.ports import Unreadable
 from protocol.commit.stragglers import QUESTION
 from protocol.commit.task import Change, ReadTask, Task
 from protocol.commit.transaction import Header, Op, Shard, Slot, TxnId
@@ -38,7 +41,11 @@ WALL_MS = 1_700_000_000_000
 class Board:
     """A ledger that is never written to, and an electorate: all three vote on everything."""
 
+    damaged: AbstractSet[Slot] = frozenset()
+
     def newest(self, slot: Slot) -> Entry | None:
+        if slot in self.damaged:
+            raise Unreadable
         return None
 
     def record(self, turn: Turn, slot: Slot, value: bytes | None, stamp: int) -> None:
@@ -66,7 +73,7 @@ class Bench:
     def __init__(self, near: tuple[NodeId, ...] = (B, C), chance: int = 1) -> None:
         self.now_s, self._number = 0.0, CommitNumber(0)
         self.sent: list[tuple[NodeId, Step]] = []
-        board = Board()
+        self.board = board = Board()
         self.commit = Commit(
             Config("n", "n:1"),
             A,
@@ -280,3 +287,16 @@ def test_what_was_not_stored_is_not_said_to_be_known() -> None:
     bench.pass_time(1.0)
 
     assert bench.told(Known) == []
+
+
+def test_a_damaged_value_is_not_voted_on() -> None:
+    """It would pass for a key that never was: this voter abstains, answers no read, and takes what is decided."""
+    bench = Bench()
+    bench.board.damaged = {(1, b"k")}
+    header = header_of(1)
+
+    bench.hear(B, Prepare(header, [[Op(b"k", 0, True, b"v")]]), Read(1, SHARD, [b"k"]))
+    assert (bench.told(Abstain), bench.told(Vote), bench.told(Values)) == ([B], [], [])
+
+    bench.hear(B, Prepare(header_of(2), [[Op(b"other", 0, True, b"v")]]))
+    assert bench.told(Vote) == [B]
