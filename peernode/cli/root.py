@@ -131,21 +131,29 @@ def run(arguments: list[str]) -> int:
         return 0
 
 
+NESTED = ("kv", "keyspace", "cache", "txn", "ticket", "cluster", "sync")
+"""Commands that have commands."""
+
+
 def globals_last(arguments: list[str]) -> list[str]:
     """Move options that stand in front of the command behind it, where every command takes them."""
-    front: list[str] = []
     rest = list(arguments)
-    while rest and rest[0].startswith("-") and rest[0] not in ("-h", "--help"):
-        option = rest.pop(0)
-        if option.split("=")[0] not in (*GLOBAL_VALUES, *GLOBAL_FLAGS):
-            return arguments
-        front.append(option)
-        if option in GLOBAL_VALUES and rest:
-            front.append(rest.pop(0))
-    if not rest:
+    front = take_globals(rest)
+    if not rest or rest[0].startswith("-"):
         return arguments
-    has_command = len(rest) > 1 and not rest[1].startswith("--")
-    nested = (
-        2 if rest[0] in ("kv", "keyspace", "cache", "txn", "ticket", "cluster", "sync") and has_command else 1
-    )
-    return [*rest[:nested], *front, *rest[nested:]]
+    name = [rest.pop(0)]
+    if name[0] in NESTED:
+        front += take_globals(rest)
+        if rest and not rest[0].startswith("--"):
+            name.append(rest.pop(0))
+    return [*name, *front, *rest]
+
+
+def take_globals(arguments: list[str]) -> list[str]:
+    """The global options that these begin with, taken away from them."""
+    taken: list[str] = []
+    while arguments and arguments[0].split("=")[0] in (*GLOBAL_VALUES, *GLOBAL_FLAGS):
+        taken.append(arguments.pop(0))
+        if taken[-1] in GLOBAL_VALUES and arguments:
+            taken.append(arguments.pop(0))
+    return taken

@@ -128,6 +128,12 @@ def test_a_transaction_can_be_looked_at(cluster: Daemons, a: Client) -> None:
     wait_until(lambda: txn(cluster, "list") == (0, []))
 
 
+def test_global_options_may_stand_between_a_command_and_its_command(cluster: Daemons) -> None:
+    """`txn --json --node a list` is `txn list --json --node a`."""
+    done = cluster.command("txn", "--json", "--node", "a", "list")
+    assert (done.returncode, json.loads(done.stdout), done.stderr) == (0, [], "")
+
+
 def ids(client: Client, keyspace: str) -> list[str]:
     return [voter["name"] for voter in client.keyspace(keyspace)["voters"]]
 
