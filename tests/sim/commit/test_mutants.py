@@ -23,6 +23,7 @@ CAUGHT: dict[str, tuple[int, ...]] = {
     "speaks-before-durable": (0, 1, 2),
     "recovery-always-aborts": (0, 1, 2),
     "recovery-hopes": (12, 17, 27),
+    "reuses-ballots": (15211,),
     "never-recovers": (2, 3, 5),
     "reads-through-locks": (2, 5, 8),
     "reads-one-voter": (2, 7, 11),
