@@ -69,6 +69,12 @@ class Seats:
         successor = self._epochs.successor(*shard)
         return successor is not None and successor.forced is not None
 
+    def lost(self, shard: Shard) -> set[NodeId]:
+        """The voters of the epoch before it that nobody expects back, where it was forced."""
+        successor = self._epochs.successor(*shard)
+        lost = successor.forced.lost if successor is not None and successor.forced is not None else ()
+        return {voter.node for voter in lost}
+
     @property
     def has_given_up(self) -> bool:
         """Whether there is any shard of which `is_given_up` is true."""

@@ -206,6 +206,7 @@ class Commit:
         """Nothing of what is staged was stored. What was decided stays so: the voters have it."""
         self.post.failed()
         self.spreading.failed()
+        self.succession.failed()
         self.voter.load(stored)
         self.voter.start(turn)
         unsaid, self._unsaid = self._unsaid, []

@@ -3,16 +3,21 @@
 The voters of an epoch agree on their successors in a transaction of that epoch (a *succession*), so there is one
 successor at most, and anybody can finish a transaction that began it. A voter that knows the successor says YES to
 nothing more of its epoch, and answers no reads of it. It answers a *survey*, once no transaction that it has voted
-YES on is in doubt there, with what it covers and with the requests that have committed.
+YES on is in doubt there, with what it holds and with the requests that have committed. What it holds is all that its
+heads cover, which comes by sync, and what else is stored: a sync session under way brings values that no head covers
+before its end, and if it never ends, no head ever will.
 
-A store that is named by the successor surveys the voters before it and begins to vote when it covers what a majority
-of them covers. That is enough: whatever has committed in the epoch before had a YES from a majority, of which one
-answered the survey. It knew the outcome by then, and so had the values; and what was not committed by then never will
-be, because that majority says NO. A voter that was replaced before it had caught up itself has said YES to nothing,
-and may answer: a majority that had caught up has agreed on the successor, and one of those answers, too. Reads of the
-old epoch may still end; they were under way when the first transaction of the new epoch began.
+A store that is named by the successor surveys the voters before it and begins to vote when it has what a majority of
+them has. That is enough: whatever has committed in the epoch before had a YES from a majority, of which one answered
+the survey. It knew the outcome by then, and so had the values; and what was not committed by then never will be,
+because that majority says NO. A voter that was replaced before it had caught up itself has said YES to nothing, and
+may answer: a majority that had caught up has agreed on the successor, and one of those answers, too. Reads of the old
+epoch may still end; they were under way when the first transaction of the new epoch began.
 
-A successor that was *forced* has no majority to ask: its voters take over what those have that still answer.
+Who votes in the new epoch already (is *seated*) has learned all of that, so its word alone is enough: a store that
+comes late needs none of the old voters, of which by then a majority may be gone.
+
+A successor that was *forced* has no majority to ask: its voters take over what those have that can be reached.
 """
 
 from __future__ import annotations
@@ -24,31 +29,28 @@ from ..config import Config
 from ..limits import SURVEY_REQUESTS_MAX
 from ..turn import Turn
 from ..types import NodeId
-from .messages import Extent, Survey, Surveyed
-from .ports import Electorate, Ledger, Timers
+from .messages import Heads, Survey, Surveyed
+from .ports import Electorate, Ledger, Timers, Unreadable
 from .post import Post
 from .records import Records
-from .transaction import Header, Shard, TxnId, majority
+from .transaction import Header, Shard, Slot, TxnId, majority
 
 
 class Source:
-    """A voter of the epoch before. `after`: the last request that it has told of; `extent`: it has told of all."""
+    """A voter that is surveyed. `after`: the last request that it has told of; `heads`: it has told of all."""
 
     def __init__(self) -> None:
         self.after: TxnId | None = None
-        self.extent: Extent | None = None
+        self.heads: Heads | None = None
+        self.is_seated = False
 
 
 class Installation:
-    """What this store has learned for one shard so far."""
+    """What this store has learned for one shard so far, from the voters before it and those beside it."""
 
-    def __init__(self, voters: tuple[NodeId, ...], began_s: float) -> None:
-        self.sources = {voter: Source() for voter in voters}
-        self.began_s = began_s
-
-    @property
-    def needed(self) -> int:
-        return majority(len(self.sources))
+    def __init__(self, old: tuple[NodeId, ...], new: tuple[NodeId, ...], began_s: float) -> None:
+        self.old, self.began_s = old, began_s
+        self.sources = {voter: Source() for voter in sorted({*old, *new})}
 
 
 class Succession:
@@ -78,20 +80,24 @@ class Succession:
         for shard in wanted:
             one = self._installing.get(shard)
             if one is None:
-                voters = self._electorate.voters(before(shard))
-                one = self._installing[shard] = Installation(voters, turn.now.mono_s)
+                old, new = self._electorate.voters(before(shard)), self._electorate.voters(shard)
+                one = self._installing[shard] = Installation(old, new, turn.now.mono_s)
             if self._is_enough(turn, shard, one):
                 del self._installing[shard]
                 self._electorate.install(turn, shard)
                 self._post.staged(turn)
                 continue
             for voter, source in one.sources.items():
-                if source.extent is None:
+                if source.heads is None:
                     self._post.send(voter, Survey(shard, source.after))
         if self._electorate.has_given_up:
             self._give_up(turn)
         delay_s = self._config.survey_s if self._installing else self._config.succession_s
         self._timers.after(turn.now, delay_s, self.look, coarse=True)
+
+    def failed(self) -> None:
+        """What was taken over may not have been stored: it is asked for again."""
+        self._installing.clear()
 
     def _give_up(self, turn: Turn) -> None:
         """Drop what is in doubt, and of which a shard has lost its majority for good."""
@@ -101,16 +107,28 @@ class Succession:
 
     def on_survey(self, turn: Turn, sender: NodeId, step: Survey) -> None:
         """Silence means: not yet. The sender asks again."""
-        old = before(step.shard)
-        if self._electorate.epoch(old[0]) < step.shard[1] or not self._electorate.is_named(old):
+        is_seated = self._electorate.is_voter(step.shard)
+        if not is_seated and not self._is_replaced(turn, step.shard):
             return
+        keyspace = step.shard[0]
+        loose = self._ledger.loose(keyspace)
+        if loose is None:
+            return
+        some, following = self._requests(keyspace, step.after)
+        heads, values = self._ledger.heads(), [(entry.key, entry.hlc, entry.value) for entry in loose]
+        if following is not None:  # the last page has these
+            heads, values = [], []
+        self._post.send_durably(sender, Surveyed(step.shard, some, following, heads, values, is_seated))
+
+    def _is_replaced(self, turn: Turn, by: Shard) -> bool:
+        """Whether this voter of the epoch before knows of it, and how all ended that it has said YES to."""
+        old = before(by)
+        if self._electorate.epoch(by[0]) < by[1] or not self._electorate.is_named(old):
+            return False
         doubtful = self._doubtful(old)
         for header in doubtful:
             self._hasten(turn, header)
-        if doubtful:
-            return
-        some, following = self._requests(old[0], step.after)
-        self._post.send_durably(sender, Surveyed(step.shard, some, following, self._ledger.extent()))
+        return not doubtful
 
     def _doubtful(self, shard: Shard) -> list[Header]:
         """What this voter said YES to there, and does not know the outcome of."""
@@ -119,22 +137,37 @@ class Succession:
     def on_surveyed(self, turn: Turn, sender: NodeId, step: Surveyed) -> None:
         one = self._installing.get(step.shard)
         source = one.sources.get(sender) if one is not None else None
-        if source is None or source.extent is not None:
+        if source is None or source.heads is not None:
             return
         for header in step.requests:
             self._records.adopt(turn, header)
         source.after = step.next
-        if step.next is None:
-            source.extent = step.extent
-        else:
+        if step.next is not None:
             self._post.send(sender, Survey(step.shard, step.next))
+            return
+        for key, stamp, value in step.values:
+            self._take(turn, (step.shard[0], key), stamp, value)
+        source.heads, source.is_seated = step.heads, step.is_seated
+
+    def _take(self, turn: Turn, slot: Slot, stamp: int, value: bytes | None) -> None:
+        try:
+            newest = self._ledger.newest(slot)
+        except Unreadable:
+            newest = None
+        if newest is None or newest.hlc < stamp:
+            self._ledger.record(turn, slot, value, stamp)
+            self._post.staged(turn)
 
     def _is_enough(self, turn: Turn, shard: Shard, one: Installation) -> bool:
-        told = [source.extent for source in one.sources.values() if source.extent is not None]
-        covered = sum(map(self._ledger.covers, told))
-        if self._electorate.is_forced(shard):
-            return covered == len(told) and turn.now.mono_s >= one.began_s + self._config.forced_s
-        return covered >= one.needed
+        told = {voter: source.heads for voter, source in one.sources.items() if source.heads is not None}
+        known = {voter for voter, heads in told.items() if self._ledger.covers(heads)}
+        if any(one.sources[voter].is_seated for voter in known):
+            return True
+        if not self._electorate.is_forced(shard):
+            return len(known.intersection(one.old)) >= majority(len(one.old))
+        expected = told.keys() | (set(one.old) - self._electorate.lost(shard))
+        is_late = turn.now.mono_s >= one.began_s + self._config.forced_s
+        return is_late and not any(map(self._post.reaches, expected - known))
 
     def _requests(self, keyspace: int, after: TxnId | None) -> tuple[list[Header], TxnId | None]:
         """Committed for a client's request, behind one of them, and the last if that are not all."""

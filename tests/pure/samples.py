@@ -93,7 +93,7 @@ SAMPLES: dict[type[Payload], Payload] = {
                     1, [commits.State(HEADER, [Instance(True, 2, (1, True))], None, [(5, b"key")])]
                 ),
                 commits.Survey((5, 2), HEADER.txid),
-                commits.Surveyed((5, 2), [HEADER], HEADER.txid, [(key(1).node_id, 7, 8, [(10, 12)])]),
+                commits.Surveyed((5, 2), [HEADER], HEADER.txid, [HEAD], [(b"key", 3 << 16, b"value")], True),
             ]
         ),
         Held([HEAD]),
@@ -156,10 +156,9 @@ steps = st.one_of(
         st.tuples(counters, counters),
         st.lists(headers, max_size=2),
         st.none() | txids,
-        st.lists(
-            st.tuples(id32s, counters, counters, st.lists(st.tuples(counters, counters), max_size=2)),
-            max_size=2,
-        ),
+        st.lists(st.tuples(id32s, counters, counters), max_size=2),
+        st.lists(st.tuples(st.binary(max_size=4), stamps, values), max_size=2),
+        st.booleans(),
     ),
 )
 groups = st.builds(Group, id32s, counters, rows)
