@@ -153,7 +153,7 @@ class Succession:
         try:
             newest = self._ledger.newest(slot)
         except Unreadable:
-            newest = None
+            return  # it may have been newer: this voter abstains there
         if newest is None or newest.hlc < stamp:
             self._ledger.record(turn, slot, value, stamp)
             self._post.staged(turn)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TypeVar
 
 from protocol.clock import COUNTER_BITS
-from protocol.commit.messages import Outcome, Prepare, Step, Steps, Survey, Surveyed, Vote
+from protocol.commit.messages import Outcome, Prepare, Read, Step, Steps, Survey, Surveyed, Values, Vote
 from protocol.commit.transaction import Header, Op, TxnId
 from protocol.effects import Effect, Entry
 from protocol.epochs import Forced, Successor, encode, successor_key
+from protocol.errors import Refused
+from protocol.inputs import Elected, SetVoters
 from protocol.keyspaces import COORDINATED, SYSTEM_KEYSPACE, define
 from protocol.keyspaces import encode as encode_definition
 from protocol.replica.entry import to_row
@@ -17,7 +19,7 @@ from protocol.types import NodeId
 from protocol.voters import Voter
 
 from ..sim.swarm.fakes import Disk, FakeKeys
-from .rig import AUTHORITY, EPOCH_MS, Peer, Rig, heartbeat, payloads, said, store_id
+from .rig import AUTHORITY, EPOCH_MS, Peer, Rig, heartbeat, outcomes, payloads, said, store_id
 
 S = TypeVar("S", bound=Step)
 
@@ -204,3 +206,35 @@ def test_forced_voters_wait_for_all_that_can_be_reached() -> None:
     rig.lose(C)
     stay_alive(rig, 0.5)
     assert votes(rig)
+
+
+# By force
+
+
+def force(rig: Rig, *names: str) -> list[Effect]:
+    return rig.handle(SetVoters(None, "bank", names, force=True)) + rig.commit()
+
+
+def test_force_is_refused_while_a_majority_answers() -> None:
+    """It answers a read, so it can agree on its successors itself; to name those who vote already is no error."""
+    for names, outcome in ((("me",), "conflict"), (("me", "b", "c"), Elected(is_new=False))):
+        rig = linked()
+        stay_alive(rig, 0.5)
+        reads = dict(told(force(rig, *names), Read))
+        effects = hear(rig, B, Values(reads[B.node_id].number, [(0, None)]))
+        (found,) = outcomes(effects)
+        assert outcome == (found.code if isinstance(found, Refused) else found)
+
+
+def test_voters_that_cannot_take_over_are_replaced_by_force() -> None:
+    """All of them are there, but a majority of those before is lost, and nobody had caught up by then."""
+    rig = linked(successor("me", "c", "d"))
+    rig.lose(B)
+    stay_alive(rig, 0.5)
+    force(rig, "me")
+    assert [Elected(is_new=True)] == outcomes(stay_alive(rig, 4.0))
+
+    seats = rig.node.transactions.seats
+    latest = seats.successor(BANK.id)
+    assert latest is not None and latest.forced is not None
+    assert (seats.epoch(BANK.id), latest.voters, latest.forced.lost) == (3, (VOTERS["me"],), (VOTERS["b"],))
