@@ -116,7 +116,7 @@ class Config(msgspec.Struct, frozen=True):
     """How soon it notices that it is to vote."""
     forced_s: float = 1.0
     """How long voters that were forced wait at least for what those before them still have."""
-    useless_s: float = 3.0
+    useless_s: float = 2.0
     """A majority that can be reached, and answers no read for so long, does not know what it must to vote: it may be
     replaced by force."""
     tidy_s: float = 0.2
