@@ -82,7 +82,9 @@ class Commit:
         self._config, self._electorate = config, electorate
         self.post = Post(me, link_to)
         self._timers = Timers()
-        self.recoveries = Recoveries(config, electorate, self.post, self._timers, random, self._recovered)
+        self.recoveries = Recoveries(
+            config, electorate, self.post, self._timers, random, self._promised, self._recovered
+        )
         self.voter = Voter(
             config, clock, ledger, electorate, self.post, self._timers, self.recoveries.begin, self._rank
         )
@@ -301,6 +303,11 @@ class Commit:
         self.recoveries.end(header.txid)
         self.coordinator.abandon(turn, header.txid)
         self.voter.abandon(turn, header)
+
+    def _promised(self, txid: TxnId) -> int:
+        """The highest ballot that this store has promised, for any shard."""
+        record = self.voter.records.get(txid)
+        return max((one.promised for one in record.instances), default=0) if record is not None else 0
 
     def _rank(self, header: Header) -> int:
         """Voters look after a transaction one after the other, so that mostly one does."""

@@ -7,7 +7,9 @@ Anybody may do it at any time, also while the coordinator is alive: it is the or
 - else, if *all* who promised voted YES, the shard may have been prepared at ballot 0: it is prepared;
 - else it cannot have been, and is not.
 
-Each participant has ballots of its own, so that no two ever propose at the same one.
+Each participant has ballots of its own, so that no two ever propose at the same one. Nor does one of them twice: who
+is a voter proposes nothing before its own promise is durable, and begins above it after a restart. (Who only
+coordinates has forgotten the transaction by then.)
 """
 
 from __future__ import annotations
@@ -49,6 +51,8 @@ class Recovery:
 
     def __init__(self, header: Header, round: int, ballot: int, proposals: list[Proposal]) -> None:
         self.header, self.round, self.ballot, self.proposals = header, round, ballot, proposals
+        self.is_own_ballot = False
+        """Whether this ballot is surely used by this run of the proposer alone: nothing is proposed before."""
 
     @property
     def outcome(self) -> bool | None:
@@ -69,10 +73,11 @@ class Recoveries:
         post: Post,
         timers: Timers,
         random: Random,
+        promised: Callable[[TxnId], int],
         decided: Callable[[Turn, Header, bool], None],
     ) -> None:
         self._config, self._electorate, self._post, self._timers = config, electorate, post, timers
-        self._random, self._decided = random, decided
+        self._random, self._promised, self._decided = random, promised, decided
         self._running: dict[TxnId, Recovery] = {}
 
     def __len__(self) -> int:
@@ -85,7 +90,13 @@ class Recoveries:
         """Start, unless it is under way, or not all who vote are known."""
         is_known = all(self._electorate.voters(shard) for shard in header.shards)
         if header.txid not in self._running and is_known:
-            self._run(turn, header, 0)
+            self._run(turn, header, self._first_round(header))
+
+    def _first_round(self, header: Header) -> int:
+        """Above all that this store has promised, its own ballots of an earlier run of this node among it."""
+        promised = self._promised(header.txid)
+        slots = len(self._participants(header))
+        return (promised - FIRST_BALLOT) // slots + 1 if promised >= FIRST_BALLOT else 0
 
     def end(self, txid: TxnId) -> None:
         """Its outcome is known."""
@@ -100,13 +111,20 @@ class Recoveries:
 
     def on_promise(self, turn: Turn, sender: NodeId, step: Promise) -> None:
         found = self._find(step)
-        if found is None or found[1].prepared is not None:
+        if found is None:
             return
         recovery, proposal = found
-        proposal.promises[sender] = step
-        if len(proposal.promises) >= majority(len(proposal.voters)):
+        if proposal.prepared is None:
+            proposal.promises[sender] = step
+        recovery.is_own_ballot |= sender == self._post.me
+        if recovery.is_own_ballot:
+            for index, one in enumerate(recovery.proposals):
+                self._propose(recovery, index, one)
+
+    def _propose(self, recovery: Recovery, index: int, proposal: Proposal) -> None:
+        if proposal.prepared is None and len(proposal.promises) >= majority(len(proposal.voters)):
             proposal.prepared = answer_of(list(proposal.promises.values()))
-            proposal.step = Accept(recovery.header, step.shard, recovery.ballot, proposal.prepared)
+            proposal.step = Accept(recovery.header, index, recovery.ballot, proposal.prepared)
             for voter in proposal.voters:
                 self._post.send(voter, proposal.step)
 
@@ -143,6 +161,7 @@ class Recoveries:
             for index, shard in enumerate(header.shards)
         ]
         recovery = self._running[header.txid] = Recovery(header, round, ballot, proposals)
+        recovery.is_own_ballot = not any(map(self._electorate.is_named, header.shards))
         for proposal in proposals:
             for voter in proposal.voters:
                 self._post.send(voter, proposal.step)

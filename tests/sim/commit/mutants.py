@@ -149,6 +149,10 @@ def refuse(self: Coordinator, turn: Turn, task: Task) -> None:
     turn.do(Reply(task.ref, Refused("overloaded", "no")))
 
 
+def first_round(*_: object) -> int:
+    return 0
+
+
 def always(*_: object) -> bool:
     return True
 
@@ -197,6 +201,11 @@ MUTANTS = {
         "C1",
         (Patch(recovery, "answer_of", prepared_if_anybody_voted),),
     ),
+    "reuses-ballots": Mutant(
+        "who finishes a transaction begins with its first ballot again after a restart",
+        "C1",
+        (Patch(Recoveries, "_first_round", first_round),),
+    ),
     "never-recovers": Mutant(
         "nobody finishes what is in doubt", "C8", (Patch(Recoveries, "begin", nothing),)
     ),
@@ -231,7 +240,7 @@ MUTANTS = {
     ),
     "answers-in-doubt": Mutant(
         "a voter answers a survey while it is in doubt",
-        "C3",
+        "C7",
         (Patch(Succession, "_doubtful", lambda self, shard: []),),
     ),
     "drops-requests": Mutant("requests are not taken over", "C7", (Patch(Records, "adopt", nothing),)),

@@ -20,7 +20,10 @@ SLOT = (1, b"k")
 OTHER = (1, b"l")
 ENOUGH = 50
 
-FOUND = {8573: "a voter said that it knew an outcome which its full disk had not stored"}
+FOUND = {
+    8573: "a voter said that it knew an outcome which its full disk had not stored",
+    15211: "a voter that was started anew proposed at a ballot that it had used before",
+}
 """Seeds that found a bug, and which."""
 
 

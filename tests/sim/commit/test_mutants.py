@@ -23,6 +23,7 @@ CAUGHT: dict[str, tuple[int, ...]] = {
     "speaks-before-durable": (0, 1, 2),
     "recovery-always-aborts": (1, 2),
     "recovery-hopes": (16, 19, 34),
+    "reuses-ballots": (15211,),
     "never-recovers": (2, 3, 5),
     "reads-through-locks": (5, 8),
     "reads-one-voter": (2, 7, 11),
@@ -33,7 +34,7 @@ CAUGHT: dict[str, tuple[int, ...]] = {
     "votes-on": (568, 1216, 1597),
     "takes-over-blindly": (27, 57, 106),
     "takes-one-word": (57, 283, 1664),
-    "answers-in-doubt": (780, 1740),
+    "answers-in-doubt": (1125, 1413, 3511),
     "drops-requests": (163, 256, 271),
     "votes-from-a-backup": (1526, 1813),
 }
