@@ -15,7 +15,7 @@ from ..limits import (
     ORIGINS_MAX,
     READ_KEYS_MAX,
     STATE_KEYS_MAX,
-    SURVEY_REQUESTS_MAX,
+    SURVEY_COMMITS_MAX,
     SURVEY_VALUES_MAX,
     TXN_OPS_MAX,
     TXN_SHARDS_MAX,
@@ -183,20 +183,28 @@ class Survey(Payload, frozen=True, tag=17):
 class Surveyed(Payload, frozen=True, tag=18):
     """Nothing will be prepared here in the epoch before that of `shard` any more, and nothing is in doubt.
 
-    `requests`: what has committed for a client's request, by transaction id: it must not be done again. `next`: the
-    last of them, if there are more; else the rest is told, too. `heads`: what the sender covers; `values`: what else
-    it holds of the keyspace, as (key, stamp, value). Who covers the one and takes over the other has all its values.
-    `is_seated`: the sender votes on `shard` already, and has learned all that there is to learn.
+    `commits`: what has committed in the keyspace, by transaction id, and whether everybody who may ask knows; in that
+    case it is told for its request alone, which must not be done again. `next`: the last of them, if there are more;
+    else the rest is told, too. `heads`: what the sender covers; `values`: what else it holds of the keyspace, as
+    (key, stamp, value). Who covers the one and takes over the other has all its values. `is_seated`: the sender votes
+    on `shard` already, and has learned all that there is to learn.
     """
 
     shard: Shard
-    requests: Annotated[list[Header], msgspec.Meta(max_length=SURVEY_REQUESTS_MAX)]
+    commits: Annotated[list[tuple[Header, bool]], msgspec.Meta(max_length=SURVEY_COMMITS_MAX)]
     next: TxnId | None
     heads: Heads
     values: Annotated[
         list[tuple[KeyBytes, Stamp, ValueBytes | None]], msgspec.Meta(max_length=SURVEY_VALUES_MAX)
     ]
     is_seated: bool = False
+
+
+class Lapsed(Payload, frozen=True, tag=19):
+    """The epoch of that shard is over, and this is not among its commits, nor will it ever be."""
+
+    txid: TxnId
+    shard: Index
 
 
 Step = (
@@ -218,6 +226,7 @@ Step = (
     | Report
     | Survey
     | Surveyed
+    | Lapsed
 )
 
 

@@ -77,6 +77,14 @@ class Electorate(Protocol):
         """Whether there is any shard of which `is_given_up` is true."""
         ...
 
+    def is_succeeded_here(self, shard: Shard) -> bool:
+        """Whether this store votes there in a later epoch, and knows by that all that has committed in this one."""
+        ...
+
+    def heirs(self, shard: Shard) -> tuple[NodeId, ...]:
+        """Who votes in the current epoch, if that is a later one."""
+        ...
+
     def lost(self, shard: Shard) -> set[NodeId]:
         """The voters of the epoch before it that nobody expects back, where it was forced."""
         ...

@@ -110,7 +110,7 @@ def _bytes_of(step: Step) -> int:
         return 64 + 1024 * len(step.states) + sum(len(key) for state in step.states for _, key in state.keys)
     if isinstance(step, Surveyed):
         values = sum(len(key) + len(value or b"") + 32 for key, _, value in step.values)
-        return 512 + 512 * len(step.requests) + 64 * len(step.heads) + values
+        return 512 + 512 * len(step.commits) + 64 * len(step.heads) + values
     if isinstance(step, Values):
         return 64 + sum(len(value or b"") + 16 for _, value in step.values)
     return 512

@@ -3,9 +3,9 @@
 The voters of an epoch agree on their successors in a transaction of that epoch (a *succession*), so there is one
 successor at most, and anybody can finish a transaction that began it. A voter that knows the successor says YES to
 nothing more of its epoch, and answers no reads of it. It answers a *survey*, once no transaction that it has voted
-YES on is in doubt there, with what it holds and with the requests that have committed. What it holds is all that its
-heads cover, which comes by sync, and what else is stored: a sync session under way brings values that no head covers
-before its end, and if it never ends, no head ever will.
+YES on is in doubt there, with what has committed and is remembered, and with what it holds: all that its heads cover,
+which comes by sync, and what else is stored. A sync session under way brings values that no head covers before its
+end, and if it never ends, no head ever will.
 
 A store that is named by the successor surveys the voters before it and begins to vote when it has what a majority of
 them has. That is enough: whatever has committed in the epoch before had a YES from a majority, of which one answered
@@ -15,7 +15,9 @@ may answer: a majority that had caught up has agreed on the successor, and one o
 epoch may still end; they were under way when the first transaction of the new epoch began.
 
 Who votes in the new epoch already (is *seated*) has learned all of that, so its word alone is enough: a store that
-comes late needs none of the old voters, of which by then a majority may be gone.
+comes late needs none of the old voters, of which by then a majority may be gone. By the same knowledge, whatever of
+the old epoch is in doubt when it is seated, here or with anybody who asks, has *lapsed*: if it had committed, this
+store would have been told, for a commit is not forgotten before all know it that may be in doubt about it.
 
 A successor that was *forced* has no majority to ask: its voters take over what those have that can be reached.
 """
@@ -26,7 +28,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 
 from ..config import Config
-from ..limits import SURVEY_REQUESTS_MAX
+from ..limits import SURVEY_COMMITS_MAX, TXN_RECORDS_MAX
 from ..turn import Turn
 from ..types import NodeId
 from .messages import Heads, Survey, Surveyed
@@ -37,7 +39,7 @@ from .transaction import Header, Shard, Slot, TxnId, majority
 
 
 class Source:
-    """A voter that is surveyed. `after`: the last request that it has told of; `heads`: it has told of all."""
+    """A voter that is surveyed. `after`: the last commit that it has told of; `heads`: it has told of all."""
 
     def __init__(self) -> None:
         self.after: TxnId | None = None
@@ -55,7 +57,7 @@ class Installation:
 
 class Succession:
     """`hasten` is called with what is in doubt here and in the way of somebody who takes over, `abandon` with what
-    nobody can finish any more."""
+    nobody can finish any more, `decided` with what was in doubt here and is not, and whether it has committed."""
 
     def __init__(
         self,
@@ -67,10 +69,11 @@ class Succession:
         records: Records,
         hasten: Callable[[Turn, Header], None],
         abandon: Callable[[Turn, Header], None],
+        decided: Callable[[Turn, Header, bool], None],
     ) -> None:
         self._config, self._ledger, self._electorate, self._post = config, ledger, electorate, post
         self._timers, self._records = timers, records
-        self._hasten, self._abandon = hasten, abandon
+        self._hasten, self._abandon, self._decided = hasten, abandon, decided
         self._installing: dict[Shard, Installation] = {}
 
     def look(self, turn: Turn) -> None:
@@ -86,6 +89,7 @@ class Succession:
                 del self._installing[shard]
                 self._electorate.install(turn, shard)
                 self._post.staged(turn)
+                self._lapse(turn, shard)
                 continue
             for voter, source in one.sources.items():
                 if source.heads is None:
@@ -98,6 +102,13 @@ class Succession:
     def failed(self) -> None:
         """What was taken over may not have been stored: it is asked for again."""
         self._installing.clear()
+
+    def _lapse(self, turn: Turn, seat: Shard) -> None:
+        """What is in doubt in an earlier epoch has not committed: this store has just learned what has."""
+        for header in [record.header for record in self._records.in_doubt() if record.has_voted]:
+            old = [shard for shard in header.shards if shard[0] == seat[0] and shard[1] < seat[1]]
+            if any(map(self._electorate.is_succeeded_here, old)):
+                self._decided(turn, header, False)
 
     def _give_up(self, turn: Turn) -> None:
         """Drop what is in doubt, and of which a shard has lost its majority for good."""
@@ -114,7 +125,7 @@ class Succession:
         loose = self._ledger.loose(keyspace)
         if loose is None:
             return
-        some, following = self._requests(keyspace, step.after)
+        some, following = self._commits(keyspace, step.after)
         heads, values = self._ledger.heads(), [(entry.key, entry.hlc, entry.value) for entry in loose]
         if following is not None:  # the last page has these
             heads, values = [], []
@@ -137,10 +148,14 @@ class Succession:
     def on_surveyed(self, turn: Turn, sender: NodeId, step: Surveyed) -> None:
         one = self._installing.get(step.shard)
         source = one.sources.get(sender) if one is not None else None
-        if source is None or source.heads is not None:
+        if source is None or source.heads is not None or len(self._records) >= TXN_RECORDS_MAX:
             return
-        for header in step.requests:
-            self._records.adopt(turn, header)
+        for header, is_known in step.commits:
+            record = self._records.get(header.txid)
+            if record is None:
+                self._records.adopt(turn, header, is_known=is_known)
+            elif record.outcome is None:
+                self._decided(turn, header, True)
         source.after = step.next
         if step.next is not None:
             self._post.send(sender, Survey(step.shard, step.next))
@@ -169,12 +184,16 @@ class Succession:
         is_late = turn.now.mono_s >= one.began_s + self._config.forced_s
         return is_late and not any(map(self._post.reaches, expected - known))
 
-    def _requests(self, keyspace: int, after: TxnId | None) -> tuple[list[Header], TxnId | None]:
-        """Committed for a client's request, behind one of them, and the last if that are not all."""
-        headers = sorted(self._records.requests_of(keyspace), key=lambda header: header.txid)
-        start = 0 if after is None else bisect_right(headers, after, key=lambda header: header.txid)
-        some = headers[start : start + SURVEY_REQUESTS_MAX]
-        return some, some[-1].txid if start + len(some) < len(headers) else None
+    def _commits(self, keyspace: int, after: TxnId | None) -> tuple[list[tuple[Header, bool]], TxnId | None]:
+        """Those behind one of them, and the last if that are not all."""
+        commits = sorted(self._records.commits_of(keyspace), key=_txid_of)
+        start = 0 if after is None else bisect_right(commits, after, key=_txid_of)
+        some = commits[start : start + SURVEY_COMMITS_MAX]
+        return some, _txid_of(some[-1]) if start + len(some) < len(commits) else None
+
+
+def _txid_of(commit: tuple[Header, bool]) -> TxnId:
+    return commit[0].txid
 
 
 def before(shard: Shard) -> Shard:

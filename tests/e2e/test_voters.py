@@ -87,7 +87,7 @@ def test_a_voter_that_lost_its_disk_is_replaced_by_itself(cluster: Daemons) -> N
 
 
 def test_a_voter_that_comes_late_needs_no_old_voter(cluster: Daemons) -> None:
-    """b is away while d takes the place of c. Then a and c are lost for good; d alone tells b what it must know."""
+    """b is away while d takes the place of c. Then a and c are lost for good, and d tells b what it must know."""
     a, b, c, d = cluster.all
     b.kill()
     with a.connect(10) as client:

@@ -5,7 +5,21 @@ from __future__ import annotations
 from typing import TypeVar
 
 from protocol.clock import COUNTER_BITS
-from protocol.commit.messages import Outcome, Prepare, Read, Step, Steps, Survey, Surveyed, Values, Vote
+from protocol.commit.messages import (
+    Abstain,
+    Ask,
+    Lapsed,
+    Outcome,
+    Prepare,
+    Read,
+    Step,
+    Steps,
+    Survey,
+    Surveyed,
+    Values,
+    Vote,
+)
+from protocol.commit.stragglers import QUESTION
 from protocol.commit.transaction import Header, Op, TxnId
 from protocol.effects import Effect, Entry
 from protocol.epochs import Forced, Successor, encode, successor_key
@@ -81,9 +95,12 @@ def votes(rig: Rig) -> bool:
 
 
 def surveyed(
-    *values: tuple[bytes, int, bytes], head: int = 0, requests: tuple[Header, ...] = (), seated: bool = False
+    *values: tuple[bytes, int, bytes],
+    head: int = 0,
+    commits: tuple[tuple[Header, bool], ...] = (),
+    seated: bool = False,
 ) -> Surveyed:
-    return Surveyed(SECOND, list(requests), None, [(B.node_id, LINEAGE, head)], list(values), seated)
+    return Surveyed(SECOND, list(commits), None, [(B.node_id, LINEAGE, head)], list(values), seated)
 
 
 # Who is replaced
@@ -127,6 +144,70 @@ def test_a_survey_is_not_answered_in_doubt() -> None:
     assert len(told(hear(rig, D, Survey(SECOND, None)), Surveyed)) == 1
 
 
+def test_a_voter_abstains_where_it_does_not_know_who_else_votes() -> None:
+    """A second shard's voters were exchanged and it has not heard of that: it could not finish what hangs."""
+    rig = linked()
+    header = Header(TxnId(B.node_id, B.run, 1), STAMP, None, [(BANK.id, 1), (BANK.id + 1, 2)])
+    effects = hear(rig, B, Prepare(header, [[Op(b"k", 0, True, b"v")], []]))
+    assert [(to, step.shard) for to, step in told(effects, Abstain)] == [(B.node_id, 0), (B.node_id, 1)]
+    assert told(effects, Vote) == []
+
+
+def in_doubt(rig: Rig, *shards: tuple[int, int]) -> Header:
+    """B has asked this voter to prepare, and died."""
+    header = Header(TxnId(B.node_id, B.run, 1), STAMP, None, list(shards) or [(BANK.id, 1)])
+    hear(rig, B, Prepare(header, [[Op(b"k", 0, True, b"v")]]))
+    return header
+
+
+def take_over(rig: Rig, *commits: tuple[Header, bool]) -> list[Effect]:
+    """D has replaced B, and tells this node all."""
+    rig.receive(B, B.says(Batch(LINEAGE, 20, 20, [to_row(successor("me", "c", "d"))])))
+    rig.commit()
+    effects = (
+        stay_alive(rig, 0.5) + hear(rig, D, surveyed(commits=commits, seated=True)) + stay_alive(rig, 0.5)
+    )
+    assert votes(rig)
+    return effects
+
+
+def test_what_was_in_doubt_has_lapsed_when_others_have_taken_over() -> None:
+    """Unless it is among what has committed: the old voters, of which a majority may be gone, need not be asked."""
+    for is_committed in (False, True):
+        rig = linked()
+        header = in_doubt(rig)
+        effects = take_over(rig, *([(header, False)] if is_committed else []))
+        assert {step.committed for _, step in told(effects, Outcome)} == {is_committed}
+        voter = rig.node.transactions.commit.voter
+        assert len(voter.locks) == 0
+        stored = rig.disk.get(BANK.id, b"k")
+        assert (stored.value if stored is not None else None) == (b"v" if is_committed else None)
+
+
+def test_whoever_finishes_something_old_is_told_that_it_has_lapsed() -> None:
+    """By one that votes now, which is no voter of that epoch; by its outcome, if it has committed."""
+    rig = linked()
+    known = Header(TxnId(C.node_id, C.run, 1), STAMP, None, [(BANK.id, 1)])
+    take_over(rig, (known, False))
+    other = Header(TxnId(C.node_id, C.run, 2), STAMP, None, [(BANK.id, 1)])
+    assert told(hear(rig, C, Ask(other, 0, 7)), Lapsed) == [(C.node_id, Lapsed(other.txid, 0))]
+    assert told(hear(rig, C, Ask(other, 0, QUESTION)), Lapsed) == []
+    effects = hear(rig, C, Ask(known, 0, 7))
+    assert (told(effects, Lapsed), [step.committed for _, step in told(effects, Outcome)]) == ([], [True])
+
+
+def test_those_that_took_over_are_asked_how_something_old_ended() -> None:
+    """A voter that is not named any more is in doubt: one word ends it."""
+    rig = linked()
+    header = in_doubt(rig)
+    rig.receive(B, B.says(Batch(LINEAGE, 20, 20, [to_row(successor("b", "c", "d"))])))
+    rig.commit()
+    assert D.node_id in {to for to, _ in told(stay_alive(rig, 1.0), Ask)}
+
+    effects = hear(rig, D, Lapsed(header.txid, 0))
+    assert {step.committed for _, step in told(effects, Outcome)} == {False}
+
+
 # Who takes over
 
 
@@ -164,15 +245,11 @@ def test_the_word_of_one_that_votes_already_is_enough() -> None:
 
 
 def test_one_that_votes_already_answers_surveys() -> None:
-    """Even if it is in doubt about something old itself: had that been committed, it would have taken it over."""
+    """Also while it is in doubt about something in its own epoch."""
     rig = linked()
-    header = Header(TxnId(B.node_id, B.run, 1), STAMP, None, [(BANK.id, 1)])
-    hear(rig, B, Prepare(header, [[Op(b"k", 0, True, b"v")]]))
-    rig.receive(B, B.says(Batch(LINEAGE, 20, 20, [to_row(successor("me", "c", "d"))])))
-    rig.commit()
-    stay_alive(rig, 0.5)
-    hear(rig, D, surveyed(seated=True))
-    stay_alive(rig, 0.5)
+    take_over(rig)
+    header = Header(TxnId(B.node_id, B.run, 2), rig.now.wall_ms << COUNTER_BITS, None, [SECOND])
+    assert len(told(hear(rig, B, Prepare(header, [[Op(b"l", 0, True, b"v")]])), Vote)) == 1
 
     ((_, answer),) = told(hear(rig, C, Survey(SECOND, None)), Surveyed)
     assert answer.is_seated
@@ -183,7 +260,7 @@ def test_what_a_full_disk_did_not_take_is_asked_for_again() -> None:
     rig = linked(successor("me", "c", "d"))
     stay_alive(rig, 0.5)
     header = Header(TxnId(B.node_id, B.run, 1), STAMP, b"sixteen random b", [(BANK.id, 1)])
-    rig.receive(D, D.says(Steps([surveyed((b"k", STAMP, b"v"), requests=(header,), seated=True)])))
+    rig.receive(D, D.says(Steps([surveyed((b"k", STAMP, b"v"), commits=((header, True),), seated=True)])))
     rig.fail()
     assert D.node_id in {to for to, _ in told(stay_alive(rig, 0.5), Survey)}
     assert not votes(rig)

@@ -28,7 +28,9 @@ def test_a_process_that_ended_does_not_live_until_its_parent_looks() -> None:
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_a_process_lives_as_long_as_any_thread_of_it() -> None:
     """Its first thread may be gone already while another still holds its files and its ports open."""
-    lives_on = "import ctypes, threading; threading.Thread(target=input).start(); ctypes.CDLL(None).pthread_exit(None)"
+    lives_on = (
+        "import ctypes, threading as t; t.Thread(target=input).start(); ctypes.CDLL(None).pthread_exit(None)"
+    )
     with subprocess.Popen([sys.executable, "-c", lives_on], stdin=subprocess.PIPE) as process:
         started = process_started(process.pid)
         wait_until(lambda: state(process.pid) == "Z", what="the end of the first thread")

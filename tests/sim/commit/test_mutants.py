@@ -34,8 +34,10 @@ CAUGHT: dict[str, tuple[int, ...]] = {
     "votes-on": (568, 1216, 1597),
     "takes-over-blindly": (27, 57, 106),
     "takes-one-word": (57, 283, 1664),
-    "answers-in-doubt": (1125, 1413, 3511),
-    "drops-requests": (163, 256, 271),
+    "answers-in-doubt": (7, 16, 26),
+    "lapses-early": (7, 23, 27),
+    "drops-open-ends": (1088, 2400, 3144),
+    "drops-requests": (256, 425, 608),
     "votes-from-a-backup": (1526, 1813),
 }
 """Seeds that catch each. What a seed plays changes with the model and the product: `--mutant NAME` finds others."""
