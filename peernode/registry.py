@@ -114,7 +114,9 @@ def process_started(pid: int) -> str | None:
     """A text that is the same as long as this process lives; None when there is none."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return fields[18] if state not in "ZX" else None  # a zombie's number is taken, but it does not live
+        if state in "ZX" and int(fields[16]) <= 1:  # its number is taken, but it does not live
+            return None
+        return fields[18]  # also while threads of it are left: they hold its files and ports open
     except FileNotFoundError:
         if Path("/proc/self/stat").exists():
             return None

@@ -107,6 +107,7 @@ class Config(msgspec.Struct, frozen=True):
     read_wait_s: float = 1.0
     """A voter lets a read wait so long for a transaction in doubt; the reader asks again."""
     read_again_s: float = 0.25
+    """A voter that has not answered a read is asked again."""
     outcome_s: float = 0.003
     """How long the word of a commit stays behind its values, where nobody waits for it."""
     survey_s: float = 0.1
@@ -114,8 +115,10 @@ class Config(msgspec.Struct, frozen=True):
     succession_s: float = 0.25
     """How soon it notices that it is to vote."""
     forced_s: float = 1.0
-    """How long voters that were forced wait for what those before them still have."""
-    """A voter that has not answered a read is asked again."""
+    """How long voters that were forced wait at least for what those before them still have."""
+    useless_s: float = 2.0
+    """A majority that can be reached, and answers no read for so long, does not know what it must to vote: it may be
+    replaced by force."""
     tidy_s: float = 0.2
     """Acknowledgements of outcomes are gathered so long."""
     remind_s: float = 1.0

@@ -1,26 +1,35 @@
 """Exchanging the voters of a coordinated keyspace: what a person asks for becomes a task of `protocol.commit`.
 
 Mostly they agree on their successors themselves (see commit/succession.py). Only when a majority of them is lost for
-good somebody may put others in their place; what they alone had may be gone then, and a record of that stays.
+good somebody may put others in their place; what they alone had may be gone then, and a record of that stays. So may
+those be replaced that can be reached and are no use: they were to take over, and a majority of those before them was
+lost before any of them had. They are told from good ones by a read, which those answer and these do not.
 """
 
 from __future__ import annotations
 
 from .clock import ClusterTime
 from .commit.commit import Commit
-from .commit.task import Change, Task
-from .commit.transaction import majority
+from .commit.reading import Answer
+from .commit.succession import before
+from .commit.task import Change, Conflicted, Task
+from .commit.transaction import Shard, majority
 from .config import Config
 from .epochs import Forced, Successor, encode, successor_key
 from .errors import Refused
 from .inputs import Elected, SetVoters
-from .keyspaces import COORDINATED, SYSTEM_KEYSPACE, Candidate, Definition
+from .keyspaces import COORDINATED, SYSTEM_KEYSPACE, Candidate
 from .membership.membership import Membership
 from .replica.defining import find_all
 from .replica.replica import Replica
 from .seats import Seats
 from .turn import Turn
 from .voters import Voter, check_voters
+
+Voters = tuple[Voter, ...]
+
+NO_KEY = b""
+"""Nobody can write to it, so no transaction is ever in the way of who reads it."""
 
 
 class Electing:
@@ -52,10 +61,10 @@ class Electing:
         voters = self._voters(wanted.voters, current)
         if isinstance(voters, Refused):
             turn.reply_after_commit(wanted.ref, voters)
+        elif wanted.force:
+            self._force_if_useless(turn, wanted, (meant.id, epoch), voters)
         elif voters == current:
             turn.reply_after_commit(wanted.ref, Elected(is_new=False))
-        elif wanted.force:
-            self._force(turn, wanted, meant, epoch, voters)
         else:
             slot = (SYSTEM_KEYSPACE, successor_key(meant.id, epoch + 1))
             change = Change(slot, encode(Successor(voters)))
@@ -63,7 +72,7 @@ class Electing:
             task = Task(wanted.ref, (), (change,), wanted.timeout_ms / 1000, succession=shard)
             self._commit.begin(turn, task)
 
-    def _voters(self, texts: tuple[str, ...], current: tuple[Voter, ...]) -> tuple[Voter, ...] | Refused:
+    def _voters(self, texts: tuple[str, ...], current: Voters) -> Voters | Refused:
         found = find_all(self._membership.candidates(), texts)
         if isinstance(found, Refused):
             return found
@@ -74,29 +83,46 @@ class Electing:
         voters = tuple(sorted(candidate.voter for candidate in found))
         return check_voters(voters) or voters
 
-    def _force(
-        self, turn: Turn, wanted: SetVoters, meant: Definition, epoch: int, voters: tuple[Voter, ...]
-    ) -> None:
-        candidates = self._membership.candidates()
-        here = {candidate.voter for candidate in candidates if self._is_here(turn, candidate)}
-        current = self._seats.named((meant.id, epoch))
-        lost = tuple(voter for voter in current if voter not in here)
-        if len(current) - len(lost) >= majority(len(current)):
-            text = f"{len(current) - len(lost)} of the {len(current)} voters answer: that is a majority"
-            turn.reply_after_commit(
-                wanted.ref, Refused("conflict", text, "leave out --force: nothing is lost then")
-            )
+    def _force_if_useless(self, turn: Turn, wanted: SetVoters, shard: Shard, voters: Voters) -> None:
+        current = self._seats.named(shard)
+        if len(self._here(turn).intersection(current)) < majority(len(current)):
+            self._force(turn, wanted, shard, voters, current)
             return
-        if not all(voter in here for voter in voters):
+
+        def done(turn: Turn, answer: Answer | None) -> None:
+            if answer is None:
+                self._force(turn, wanted, shard, voters, (*current, *self._seats.named(before(shard))))
+            elif voters == current:
+                turn.reply_after_commit(wanted.ref, Elected(is_new=False))
+            else:
+                text = "a majority of the voters answers"
+                hint = "leave out --force: nothing is lost then"
+                turn.reply_after_commit(wanted.ref, Refused("conflict", text, hint))
+
+        self._commit.reads.ask(turn, {shard: [NO_KEY]}, turn.now.mono_s + self._config.useless_s, done)
+
+    def _force(self, turn: Turn, wanted: SetVoters, shard: Shard, voters: Voters, knowing: Voters) -> None:
+        """`knowing`: whoever may have what is lost."""
+        keyspace, epoch = shard
+        here = self._here(turn)
+        if self._seats.epoch(keyspace) != epoch:
+            turn.reply_after_commit(wanted.ref, Conflicted(()))
+        elif not here.issuperset(voters):
             text = "not all of these members can be reached from here"
             turn.reply_after_commit(
                 wanted.ref, Refused("unavailable", text, "see peernode members", retryable=True)
             )
-            return
-        forced = Forced(self._time.time_ms(turn.now), self._config.name, lost)
-        slot = (SYSTEM_KEYSPACE, successor_key(meant.id, epoch + 1))
-        self._replica.put(turn, slot, encode(Successor(voters, forced)), 0)
-        turn.reply_after_commit(wanted.ref, Elected(is_new=True))
+        else:
+            lost = tuple(sorted(set(knowing) - here))
+            forced = Forced(self._time.time_ms(turn.now), self._config.name, lost)
+            slot = (SYSTEM_KEYSPACE, successor_key(keyspace, epoch + 1))
+            self._replica.put(turn, slot, encode(Successor(voters, forced)), 0)
+            turn.reply_after_commit(wanted.ref, Elected(is_new=True))
+
+    def _here(self, turn: Turn) -> set[Voter]:
+        """Who can be reached, with the stores that they have now."""
+        candidates = self._membership.candidates()
+        return {candidate.voter for candidate in candidates if self._is_here(turn, candidate)}
 
     def _is_here(self, turn: Turn, candidate: Candidate) -> bool:
         node = candidate.voter.node

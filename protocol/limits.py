@@ -189,8 +189,14 @@ COMMIT_STATES_MAX = 100
 STATE_KEYS_MAX = 8
 """Keys of each that are told."""
 
-SURVEY_REQUESTS_MAX = 500
-"""Requests in one answer to a voter that takes over: some 100 KB."""
+SURVEY_COMMITS_MAX = 500
+"""Commits in one answer to a voter that takes over: some 100 KB."""
+
+SURVEY_VALUES_MAX = 1000
+"""Entries that are held and not covered yet, in such an answer; with more of them a sync session is soon over."""
+
+SURVEY_VALUES_BYTES_MAX = 300 * 1024
+"""And their bytes: with as many heads as there can be they still fit a frame."""
 
 INQUIRIES_MAX = 64
 """Such questions that one node has open."""

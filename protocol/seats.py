@@ -69,6 +69,27 @@ class Seats:
         successor = self._epochs.successor(*shard)
         return successor is not None and successor.forced is not None
 
+    def is_succeeded_here(self, shard: Shard) -> bool:
+        """Whether this store votes there in a later epoch, and knows by that all that has committed in this one.
+
+        Not where its voters were replaced by force: nobody knows that then.
+        """
+        keyspace, epoch = shard
+        later = range(epoch + 1, self.epoch(keyspace) + 1)
+        return any(self.is_voter((keyspace, one)) for one in later) and not self.is_given_up(shard)
+
+    def heirs(self, shard: Shard) -> tuple[NodeId, ...]:
+        """Who votes in the current epoch, if that is a later one."""
+        keyspace, epoch = shard
+        current = self.epoch(keyspace)
+        return self.voters((keyspace, current)) if current > epoch else ()
+
+    def lost(self, shard: Shard) -> set[NodeId]:
+        """The voters of the epoch before it that nobody expects back, where it was forced."""
+        successor = self._epochs.successor(*shard)
+        lost = successor.forced.lost if successor is not None and successor.forced is not None else ()
+        return {voter.node for voter in lost}
+
     @property
     def has_given_up(self) -> bool:
         """Whether there is any shard of which `is_given_up` is true."""

@@ -75,7 +75,7 @@ class Transactions:
     def deadline_s(self) -> float:
         if self._is_started:
             return self.commit.deadline_s
-        return self._settling.until_s if self.commit.voter.records else float("inf")
+        return self._settling.until_s if self._has_duties else float("inf")
 
     # What clients ask for, once the node is settled
 
@@ -122,7 +122,7 @@ class Transactions:
 
     def tick(self, turn: Turn) -> None:
         self._disown_if_renewed(turn)
-        if not self._is_started and self.commit.voter.records and self._settling.is_over(turn):
+        if not self._is_started and self._has_duties and self._settling.is_over(turn):
             self._start(turn)
         if self._is_started:
             self.commit.tick(turn)
@@ -139,6 +139,11 @@ class Transactions:
         if self._settling.store_id != self._store_id:
             self._store_id = self._settling.store_id
             self.commit.disown(turn)
+
+    @property
+    def _has_duties(self) -> bool:
+        """Whether there is anything to see to before somebody asks."""
+        return bool(self.commit.voter.records or self.seats.to_install())
 
     def _start(self, turn: Turn) -> None:
         if not self._is_started:

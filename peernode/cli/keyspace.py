@@ -112,10 +112,10 @@ def voters(context: Context, name: str, members: str | None, force: bool) -> Non
         output.lines(found["voters"])
     else:
         rows = [
-            (v["name"], v["id"][:8], "" if v["has_store"] else "it has lost its store")
+            (v["name"], v["id"][:8], v["state"] or "-", "" if v["has_store"] else "it has lost its store")
             for v in found["voters"]
         ]
-        output.table(("VOTER", "ID", "NOTE"), rows)
+        output.table(("VOTER", "ID", "STATE", "NOTE"), rows)
 
 
 @client_command("drop")
@@ -138,8 +138,14 @@ def drop(context: Context, name: str, keyspace_id: str) -> None:
 
 
 def voters_text(found: dict[str, Any]) -> str:
-    """Their names; those are marked that have lost the store with which they were named."""
-    return ",".join(voter["name"] + ("" if voter["has_store"] else " (lost)") for voter in found["voters"])
+    """Their names; those are marked that are not alive, or have lost the store with which they were named."""
+    return ",".join(voter["name"] + voter_mark(voter) for voter in found["voters"])
+
+
+def voter_mark(voter: dict[str, Any]) -> str:
+    if not voter["has_store"]:
+        return " (lost)"
+    return "" if voter["state"] == "alive" else f" ({voter['state']})"
 
 
 def note_of(found: dict[str, Any]) -> str:

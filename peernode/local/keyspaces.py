@@ -23,6 +23,7 @@ from protocol.inputs import (
 )
 from protocol.keyspaces import LWW, Definition, id_text
 from protocol.limits import VOTERS_MAX
+from protocol.membership.table import State
 from protocol.types import node_text
 from protocol.voters import Voter
 
@@ -158,8 +159,11 @@ def forced_view(api: Api, successor: Successor | None) -> dict[str, object] | No
 
 def voter_view(api: Api, voter: Voter) -> dict[str, object]:
     """`has_store`: whether that member still has the store that was named; with another it is no voter."""
+    member = api.node.membership.table.members.get(voter.node)
+    is_self = voter.node == api.node.origin[0]
     return {
         "name": name_of(api, voter.node),
         "id": node_text(voter.node),
+        "state": State.ALIVE.value if is_self else member.state.value if member is not None else None,
         "has_store": api.node.membership.store_of(voter.node) == voter.store,
     }

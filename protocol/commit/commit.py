@@ -29,6 +29,7 @@ from .messages import (
     Forget,
     Inquire,
     Known,
+    Lapsed,
     Outcome,
     Outrun,
     Prepare,
@@ -116,6 +117,7 @@ class Commit:
             self.voter.records,
             self.recoveries.begin,
             self._abandon,
+            self._recovered,
         )
         self.inquiries = Inquiries(self.post, self._timers, self._states)
         self._unsaid: list[tuple[CommitNumber, Header, set[NodeId], set[Slot]]] = []
@@ -139,6 +141,7 @@ class Commit:
             Report: self.inquiries.on_report,
             Survey: self.succession.on_survey,
             Surveyed: self.succession.on_surveyed,
+            Lapsed: lambda turn, _, step: self.recoveries.on_lapsed(turn, step),
         }
 
     @property
@@ -208,6 +211,7 @@ class Commit:
         """Nothing of what is staged was stored. What was decided stays so: the voters have it."""
         self.post.failed()
         self.spreading.failed()
+        self.succession.failed()
         self.voter.load(stored)
         self.voter.start(turn)
         unsaid, self._unsaid = self._unsaid, []
@@ -245,7 +249,9 @@ class Commit:
         self._timers.after(turn.now, OUTCOME_SEEN_S, self._take_over, coarse=True)
 
     def _spread(self, turn: Turn, header: Header, committed: bool) -> None:
-        self.spreading.spread(turn, header, committed, self._voters(header), {coordinator_of(header)})
+        """Also to this node, which may know of it without being one of its voters: it has to forget it, too."""
+        knowing = self._voters(header) | {self.post.me}
+        self.spreading.spread(turn, header, committed, knowing, {coordinator_of(header)})
 
     def _voters(self, header: Header) -> set[NodeId]:
         return {voter for shard in header.shards for voter in self._electorate.voters(shard)}

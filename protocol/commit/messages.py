@@ -13,15 +13,15 @@ from ..limits import (
     COMMIT_STATES_MAX,
     COMMIT_STEPS_MAX,
     ORIGINS_MAX,
-    RANGES_MAX,
     READ_KEYS_MAX,
     STATE_KEYS_MAX,
-    SURVEY_REQUESTS_MAX,
+    SURVEY_COMMITS_MAX,
+    SURVEY_VALUES_MAX,
     TXN_OPS_MAX,
     TXN_SHARDS_MAX,
 )
 from ..types import Payload
-from ..wire.fields import Counter, Id32, KeyBytes, Stamp, ValueBytes
+from ..wire.fields import Counter, Head, KeyBytes, Stamp, ValueBytes
 from ..wire.registry import Route, Stream
 from .transaction import Header, Instance, Ops, Request, Shard, TxnId
 
@@ -29,12 +29,8 @@ Index = Annotated[int, msgspec.Meta(ge=0, le=255)]
 """Which of the shards of a header."""
 
 
-Range = tuple[Counter, Counter]
-Extent = Annotated[
-    list[tuple[Id32, Counter, Counter, Annotated[list[Range], msgspec.Meta(max_length=RANGES_MAX)]]],
-    msgspec.Meta(max_length=ORIGINS_MAX),
-]
-"""(node, lineage, head, ranges beyond it) of each origin: see replica/coverage.py."""
+Heads = Annotated[list[Head], msgspec.Meta(max_length=ORIGINS_MAX)]
+"""What is covered of each origin: see replica/coverage.py."""
 
 
 class Prepare(Payload, frozen=True, tag=1):
@@ -187,14 +183,28 @@ class Survey(Payload, frozen=True, tag=17):
 class Surveyed(Payload, frozen=True, tag=18):
     """Nothing will be prepared here in the epoch before that of `shard` any more, and nothing is in doubt.
 
-    `requests`: what has committed for a client's request, by transaction id: it must not be done again. `next`: the
-    last of them, if there are more. `extent`: which entries the sender covers; who covers them, too, has its values.
+    `commits`: what has committed in the keyspace, by transaction id, and whether everybody who may ask knows; in that
+    case it is told for its request alone, which must not be done again. `next`: the last of them, if there are more;
+    else the rest is told, too. `heads`: what the sender covers; `values`: what else it holds of the keyspace, as
+    (key, stamp, value). Who covers the one and takes over the other has all its values. `is_seated`: the sender votes
+    on `shard` already, and has learned all that there is to learn.
     """
 
     shard: Shard
-    requests: Annotated[list[Header], msgspec.Meta(max_length=SURVEY_REQUESTS_MAX)]
+    commits: Annotated[list[tuple[Header, bool]], msgspec.Meta(max_length=SURVEY_COMMITS_MAX)]
     next: TxnId | None
-    extent: Extent
+    heads: Heads
+    values: Annotated[
+        list[tuple[KeyBytes, Stamp, ValueBytes | None]], msgspec.Meta(max_length=SURVEY_VALUES_MAX)
+    ]
+    is_seated: bool = False
+
+
+class Lapsed(Payload, frozen=True, tag=19):
+    """The epoch of that shard is over, and this is not among its commits, nor will it ever be."""
+
+    txid: TxnId
+    shard: Index
 
 
 Step = (
@@ -216,6 +226,7 @@ Step = (
     | Report
     | Survey
     | Surveyed
+    | Lapsed
 )
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from ..effects import Entry
 from ..turn import Turn
 from ..types import Instant, NodeId
-from .messages import Extent
+from .messages import Heads
 from .transaction import Shard, Slot
 
 COARSE_S = 0.05
@@ -32,11 +32,15 @@ class Ledger(Protocol):
         """Stage a committed value as an entry of this node; it spreads to all members like any other."""
         ...
 
-    def extent(self) -> Extent:
-        """Which entries are covered here once all that is staged is durable."""
+    def heads(self) -> Heads:
+        """What is covered here once all that is staged is durable."""
         ...
 
-    def covers(self, extent: Extent) -> bool:
+    def loose(self, keyspace: int) -> list[Entry] | None:
+        """What is held of a keyspace, stored or staged, beyond those heads; None: more than can be told."""
+        ...
+
+    def covers(self, heads: Heads) -> bool:
         """Whether all that is covered there is covered here, durably."""
         ...
 
@@ -71,6 +75,18 @@ class Electorate(Protocol):
     @property
     def has_given_up(self) -> bool:
         """Whether there is any shard of which `is_given_up` is true."""
+        ...
+
+    def is_succeeded_here(self, shard: Shard) -> bool:
+        """Whether this store votes there in a later epoch, and knows by that all that has committed in this one."""
+        ...
+
+    def heirs(self, shard: Shard) -> tuple[NodeId, ...]:
+        """Who votes in the current epoch, if that is a later one."""
+        ...
+
+    def lost(self, shard: Shard) -> set[NodeId]:
+        """The voters of the epoch before it that nobody expects back, where it was forced."""
         ...
 
     def is_given_up(self, shard: Shard) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from ..limits import COMMIT_STEPS_BYTES_MAX, COMMIT_STEPS_MAX
 from ..turn import Turn
 from ..types import CommitNumber, LinkId, NodeId
-from .messages import Prepare, Report, Step, Steps, Values
+from .messages import Prepare, Report, Step, Steps, Surveyed, Values
 
 Mail = list[tuple[NodeId, Step]]
 
@@ -26,6 +26,9 @@ class Post:
         self._bound: Mail = []
         self._held: deque[tuple[CommitNumber, Mail]] = deque()
         self._staged = self._settled = CommitNumber(0)
+
+    def reaches(self, node: NodeId) -> bool:
+        return node == self.me or self._link_to(node) is not None
 
     def send(self, to: NodeId, step: Step) -> None:
         self._ready.append((to, step))
@@ -105,6 +108,9 @@ def _bytes_of(step: Step) -> int:
         return 512 + sum(len(op.key) + len(op.value or b"") + 32 for ops in step.ops for op in ops)
     if isinstance(step, Report):
         return 64 + 1024 * len(step.states) + sum(len(key) for state in step.states for _, key in state.keys)
+    if isinstance(step, Surveyed):
+        values = sum(len(key) + len(value or b"") + 32 for key, _, value in step.values)
+        return 512 + 512 * len(step.commits) + 64 * len(step.heads) + values
     if isinstance(step, Values):
         return 64 + sum(len(value or b"") + 16 for _, value in step.values)
     return 512

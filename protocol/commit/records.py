@@ -18,7 +18,6 @@ from ..limits import (
     REQUEST_ITEMS_KEPT_MAX,
     REQUESTS_KEPT_MS,
     STATE_KEYS_MAX,
-    TXN_RECORDS_MAX,
     TXNS_FORGOTTEN_MAX,
 )
 from ..turn import Turn
@@ -146,20 +145,19 @@ class Records(Mapping[TxnId, Record]):
         while self._kept and self._is_stale(turn, self._records[next(iter(self._kept))].header):
             self._drop(turn, self._records[self._kept.popitem(last=False)[0]])
 
-    def requests_of(self, keyspace: int) -> Iterator[Header]:
-        """What has committed in a keyspace for a request that has a name."""
-        return (
-            record.header
-            for record in self._records.values()
-            if record.outcome
-            and record.header.request
-            and any(keyspace == k for k, _ in record.header.shards)
-        )
+    def commits_of(self, keyspace: int) -> list[tuple[Header, bool]]:
+        """What has committed in a keyspace and is remembered, and whether only for its request."""
+        return [
+            (record.header, txid not in self._unforgotten)
+            for txid, record in self._records.items()
+            if record.outcome and any(keyspace == k for k, _ in record.header.shards)
+        ]
 
-    def adopt(self, turn: Turn, header: Header) -> None:
-        """It has committed where this store did not vote yet: its request must not be carried out again here."""
-        if header.txid not in self._records and len(self._records) < TXN_RECORDS_MAX:
-            self.store(turn, Record(header, [], fresh(header).instances, True))
+    def adopt(self, turn: Turn, header: Header, *, is_known: bool) -> None:
+        """It has committed where this store did not vote: somebody may ask for its outcome, until `is_known` to all,
+        and its request must not be carried out again."""
+        self.store(turn, Record(header, [], fresh(header).instances, True))
+        if is_known:
             self.forget(turn, header.txid)
 
     def drop_unvoted(self, turn: Turn, txid: TxnId) -> None:

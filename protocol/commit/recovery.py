@@ -10,6 +10,9 @@ Anybody may do it at any time, also while the coordinator is alive: it is the or
 Each participant has ballots of its own, so that no two ever propose at the same one. Nor does one of them twice: who
 is a voter proposes nothing before its own promise is durable, and begins above it after a restart. (Who only
 coordinates has forgotten the transaction by then.)
+
+Where other voters have taken over, they are asked, too: they know what has committed before them (succession.py), and
+what they do not know as committed never will be. Of the voters before them a majority may be gone by then.
 """
 
 from __future__ import annotations
@@ -20,10 +23,10 @@ from typing import TYPE_CHECKING
 from ..config import Config
 from ..turn import Turn
 from ..types import NodeId
-from .messages import Accept, Accepted, Ask, Outrun, Promise
+from .messages import Accept, Accepted, Ask, Lapsed, Outrun, Promise
 from .ports import Electorate, Timers
 from .post import Post
-from .transaction import Header, TxnId, coordinator_of, majority
+from .transaction import Header, Shard, TxnId, coordinator_of, majority
 
 if TYPE_CHECKING:
     from random import Random
@@ -35,8 +38,8 @@ FIRST_BALLOT = 2
 class Proposal:
     """Where the proposer is with one shard."""
 
-    def __init__(self, voters: tuple[NodeId, ...], step: Ask | Accept) -> None:
-        self.voters = voters
+    def __init__(self, voters: tuple[NodeId, ...], heirs: set[NodeId], step: Ask | Accept) -> None:
+        self.voters, self.heirs = voters, heirs
         self.step = step
         """What the voters are asked now."""
         self.promises: dict[NodeId, Promise] = {}
@@ -44,6 +47,11 @@ class Proposal:
         self.prepared: bool | None = None
         """What is proposed; None: promises are being collected."""
         self.chosen: bool | None = None
+
+    @property
+    def asked(self) -> list[NodeId]:
+        """Heirs only know whether it is over; they take part in no ballot."""
+        return [*self.voters, *sorted(self.heirs)] if self.prepared is None else [*self.voters]
 
 
 class Recovery:
@@ -106,7 +114,7 @@ class Recoveries:
         """A voter is back: it may be the one that was missing, and the next ballot may be seconds away."""
         for recovery in self._running.values():
             for proposal in recovery.proposals:
-                if node in proposal.voters and proposal.chosen is None:
+                if node in proposal.asked and proposal.chosen is None:
                     self._post.send(node, proposal.step)
 
     def on_promise(self, turn: Turn, sender: NodeId, step: Promise) -> None:
@@ -140,6 +148,13 @@ class Recoveries:
                 self.end(step.txid)
                 self._decided(turn, recovery.header, recovery.outcome)
 
+    def on_lapsed(self, turn: Turn, step: Lapsed) -> None:
+        """Somebody who has taken over from the voters of a shard does not know it as committed."""
+        recovery = self._running.get(step.txid)
+        if recovery is not None:
+            self.end(step.txid)
+            self._decided(turn, recovery.header, False)
+
     def on_outrun(self, turn: Turn, step: Outrun) -> None:
         """Somebody else is ahead: let him, and try again above him later."""
         recovery = self._running.get(step.txid)
@@ -157,17 +172,20 @@ class Recoveries:
         participants = self._participants(header)
         ballot = FIRST_BALLOT + round * len(participants) + participants.index(self._post.me)
         proposals = [
-            Proposal(self._electorate.voters(shard), Ask(header, index, ballot))
-            for index, shard in enumerate(header.shards)
+            self._proposal(shard, Ask(header, index, ballot)) for index, shard in enumerate(header.shards)
         ]
         recovery = self._running[header.txid] = Recovery(header, round, ballot, proposals)
         recovery.is_own_ballot = not any(map(self._electorate.is_named, header.shards))
         for proposal in proposals:
-            for voter in proposal.voters:
-                self._post.send(voter, proposal.step)
+            for node in proposal.asked:
+                self._post.send(node, proposal.step)
         back_off_s = min(self._config.recover_s * 2**round, self._config.recover_max_s)
         delay_s = back_off_s * (1 + self._random.random())
         self._timers.after(turn.now, delay_s, lambda turn: self._again(turn, recovery))
+
+    def _proposal(self, shard: Shard, step: Ask) -> Proposal:
+        voters = self._electorate.voters(shard)
+        return Proposal(voters, set(self._electorate.heirs(shard)) - set(voters), step)
 
     def _again(self, turn: Turn, recovery: Recovery) -> None:
         if self._running.get(recovery.header.txid) is recovery:

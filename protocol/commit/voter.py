@@ -39,6 +39,7 @@ from .messages import (
     Accept,
     Accepted,
     Ask,
+    Lapsed,
     Outcome,
     Outrun,
     Prepare,
@@ -138,8 +139,10 @@ class Voter:
         if record is not None and record.header != step.header:
             return  # its sender contradicts itself
         is_full = record is None and len(self.records) >= TXN_RECORDS_MAX
+        may_hang = not all(map(self._electorate.voters, step.header.shards))
+        """Without all who vote nobody can finish it from here."""
         for index in range(len(step.header.shards)):
-            if is_full or not self._electorate.is_voter(step.header.shards[index]):
+            if is_full or may_hang or not self._electorate.is_voter(step.header.shards[index]):
                 self._post.send(sender, Abstain(step.header.txid, index))
             elif record is not None and record.instances[index].vote is not None:
                 self._post.send_durably(sender, _repeated(record, index))
@@ -241,6 +244,9 @@ class Voter:
         self._post.send_durably(sender, Accepted(step.header.txid, step.shard, step.ballot, step.prepared))
 
     def on_ask(self, turn: Turn, sender: NodeId, step: Ask) -> None:
+        if step.ballot > QUESTION and self._is_lapsed(step.header, step.shard):
+            self._post.send_durably(sender, Lapsed(step.header.txid, step.shard))
+            return
         instance = self._standing(sender, step)
         if instance is None:
             return
@@ -255,6 +261,14 @@ class Voter:
         txid = step.header.txid
         promise = Promise(txid, step.shard, step.ballot, instance.vote, instance.accepted)
         self._post.send_durably(sender, promise)
+
+    def _is_lapsed(self, header: Header, index: int) -> bool:
+        """Whether its voters have been replaced before it was prepared: this store would know of a commit."""
+        return (
+            index < len(header.shards)
+            and self.records.outcome_of(header.txid) is None
+            and self._electorate.is_succeeded_here(header.shards[index])
+        )
 
     def _standing(self, sender: NodeId, step: Accept | Ask) -> Instance | None:
         """What was promised so far; None: there is nothing to be promised any more, or not by this store."""

@@ -6,8 +6,6 @@ front of them; when the gap closes, the head moves over them at once, and nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import msgspec
 
 from ..limits import RANGES_MAX
@@ -29,12 +27,6 @@ class Coverage(msgspec.Struct, frozen=True, gc=False):
 
     def has(self, seq: int) -> bool:
         return seq <= self.head or any(first <= seq <= last for first, last in self.beyond)
-
-    def includes(self, head: int, ranges: Iterable[Range]) -> bool:
-        """Whether all up to that head is covered here, too, and all these ranges."""
-        covered = [(1, self.head), *self.beyond]
-        wanted = [(1, head), *ranges] if head else ranges
-        return all(any(a <= first and last <= b for a, b in covered) for first, last in wanted)
 
     def with_range(self, first: int, last: int) -> Coverage:
         """Also `first` to `last`. Beyond RANGES_MAX gaps it is not remembered: sync will bring it again."""

@@ -48,6 +48,9 @@ def test_a_dead_voter_is_replaced(cluster: Daemons) -> None:
     """c dies for good and d votes in its place; then a may die, too: b and d know all that was committed before."""
     a, b, c, d = cluster.all
     c.kill()
+    wait_until(lambda: is_dead(b, "c"))
+    shown = cluster.command("keyspace", "show", "bank", "--node", "b")
+    assert "c (dead)" in shown.stdout
     with b.connect() as client:
         before = values(client)
         done = cluster.command("keyspace", "voters", "bank", "a,b,d", "--node", "b")
@@ -81,6 +84,21 @@ def test_a_voter_that_lost_its_disk_is_replaced_by_itself(cluster: Daemons) -> N
         wait_until(lambda: is_dead(c, "b"))
         client.put("key/1", "after", keyspace="bank")
         assert values(client)[:2] == [b"before 0", b"after"]
+
+
+def test_a_voter_that_comes_late_needs_no_old_voter(cluster: Daemons) -> None:
+    """b is away while d takes the place of c. Then a and c are lost for good, and d tells b what it must know."""
+    a, b, c, d = cluster.all
+    b.kill()
+    with a.connect(10) as client:
+        client.set_voters("bank", ["a", "b", "d"])
+        client.put("key/0", "after", keyspace="bank")
+    a.kill()
+    c.kill()
+    b.start("--seed", d.address)
+    with d.connect(20) as client:
+        client.put("key/1", "later", keyspace="bank")
+        assert values(client)[:3] == [b"after", b"later", b"before 2"]
 
 
 def test_clients_see_no_more_than_a_delay(cluster: Daemons) -> None:

@@ -93,7 +93,10 @@ SAMPLES: dict[type[Payload], Payload] = {
                     1, [commits.State(HEADER, [Instance(True, 2, (1, True))], None, [(5, b"key")])]
                 ),
                 commits.Survey((5, 2), HEADER.txid),
-                commits.Surveyed((5, 2), [HEADER], HEADER.txid, [(key(1).node_id, 7, 8, [(10, 12)])]),
+                commits.Surveyed(
+                    (5, 2), [(HEADER, True)], HEADER.txid, [HEAD], [(b"key", 3 << 16, b"value")], True
+                ),
+                commits.Lapsed(HEADER.txid, 0),
             ]
         ),
         Held([HEAD]),
@@ -154,13 +157,13 @@ steps = st.one_of(
     st.builds(
         commits.Surveyed,
         st.tuples(counters, counters),
-        st.lists(headers, max_size=2),
+        st.lists(st.tuples(headers, st.booleans()), max_size=2),
         st.none() | txids,
-        st.lists(
-            st.tuples(id32s, counters, counters, st.lists(st.tuples(counters, counters), max_size=2)),
-            max_size=2,
-        ),
+        st.lists(st.tuples(id32s, counters, counters), max_size=2),
+        st.lists(st.tuples(st.binary(max_size=4), stamps, values), max_size=2),
+        st.booleans(),
     ),
+    st.builds(commits.Lapsed, txids, indexes),
 )
 groups = st.builds(Group, id32s, counters, rows)
 names = st.from_regex(r"[a-z0-9-]{1,63}", fullmatch=True)

@@ -66,6 +66,12 @@ class Board:
     def to_install(self) -> list[Shard]:
         return []
 
+    def is_succeeded_here(self, shard: Shard) -> bool:
+        return False
+
+    def heirs(self, shard: Shard) -> tuple[NodeId, ...]:
+        return ()
+
 
 class Bench:
     """Node A. `sent`: the steps that it said to others, with whom to, since the last look."""

@@ -152,7 +152,12 @@ class Checks:
             self._done_once(header.request, header.txid)
 
     def _answers(self, header: Header) -> list[bool | None]:
-        return [self._chosen.get((header.txid, index)) for index in range(len(header.shards))]
+        return [self._answer(header, index) for index in range(len(header.shards))]
+
+    def _answer(self, header: Header, index: int) -> bool | None:
+        """What was not prepared before others voted there never will be."""
+        (keyspace, epoch), chosen = header.shards[index], self._chosen.get((header.txid, index))
+        return False if chosen is None and (keyspace, epoch + 1) in self._voters else chosen
 
     def _done_once(self, what: bytes, txid: TxnId) -> None:
         other = self._by_request.setdefault(what, txid)

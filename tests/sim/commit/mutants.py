@@ -24,7 +24,7 @@ from protocol.commit.recovery import Recoveries
 from protocol.commit.spreading import Spreading
 from protocol.commit.succession import Succession
 from protocol.commit.task import Task
-from protocol.commit.transaction import Instance, Op, Slot, TxnId
+from protocol.commit.transaction import Header, Instance, Op, Slot, TxnId
 from protocol.commit.voter import Voter
 from protocol.effects import Reply
 from protocol.errors import Refused
@@ -140,7 +140,7 @@ def is_any_voter(self: Seats, shard: tuple[int, int]) -> bool:
     return self._me in self.voters(shard)
 
 
-def nothing(*_: object) -> None:
+def nothing(*_: object, **__: object) -> None:
     """In the place of what should be done."""
 
 
@@ -151,6 +151,19 @@ def refuse(self: Coordinator, turn: Turn, task: Task) -> None:
 
 def first_round(*_: object) -> int:
     return 0
+
+
+def is_replaced(self: Seats, shard: tuple[int, int]) -> bool:
+    """In the place of `is_succeeded_here`: whoever knows the successor speaks for it."""
+    return self.epoch(shard[0]) > shard[1]
+
+
+_commits_of = Records.commits_of
+
+
+def requested_commits_of(self: Records, keyspace: int) -> list[tuple[Header, bool]]:
+    """In the place of `commits_of`: as if nobody could be in doubt about them any more."""
+    return [(header, True) for header, _ in _commits_of(self, keyspace) if header.request is not None]
 
 
 def always(*_: object) -> bool:
@@ -240,8 +253,18 @@ MUTANTS = {
     ),
     "answers-in-doubt": Mutant(
         "a voter answers a survey while it is in doubt",
-        "C3",
+        "C2",
         (Patch(Succession, "_doubtful", lambda self, shard: []),),
+    ),
+    "lapses-early": Mutant(
+        "a store that does not know what has committed says that something has not",
+        "C2",
+        (Patch(Seats, "is_succeeded_here", is_replaced),),
+    ),
+    "drops-open-ends": Mutant(
+        "commits that somebody may be in doubt about are taken over for their requests only",
+        "C2",
+        (Patch(Records, "commits_of", requested_commits_of),),
     ),
     "drops-requests": Mutant("requests are not taken over", "C7", (Patch(Records, "adopt", nothing),)),
     "votes-from-a-backup": Mutant(

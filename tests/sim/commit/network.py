@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,8 @@ NOTICE_S = (0.001, 1.2)
 
 
 class Network:
-    """All links. `loss`, `repeats` and `slow` are chances; they count while faults last."""
+    """All links. `loss`, `repeats` and `slow` are chances of messages, `broken` of sync sessions, `behind` of disks
+    that take no batch; they count while faults last."""
 
     def __init__(self, model: Model, random: Random) -> None:
         self._model, self._random = model, random
@@ -31,6 +33,9 @@ class Network:
         self.slow = random.choice([0.0, 0.0, 0.05, 0.2])
         self.delay_s = random.choice([0.003, 0.003, 0.02])
         self.sync_s = random.choice([0.1, 0.1, 1.0, 10.0])
+        self._chance = Random(f"sync/{model.seed}")
+        self.broken = self._chance.choice([0.0, 0.2, 0.8])
+        self.behind = self._chance.choice([0.0, 0.0, 0.3, 0.9])
         self.cut: set[frozenset[int]] = set()
         self._reached: set[tuple[Point, TxnId]] = set()
 
@@ -83,6 +88,10 @@ class Network:
     def _is_lost(self) -> bool:
         return self._model.faults_on and self._random.random() < self.loss
 
+    def _is_behind(self) -> bool:
+        """A slow disk: a batch is left to sync, and the next ones are covered only after that."""
+        return self._model.faults_on and self._chance.random() < self.behind
+
     def _delay(self) -> float:
         if self._model.faults_on and self._random.random() < self.slow:
             return self._random.uniform(0.05, 2.0)
@@ -95,18 +104,22 @@ class Network:
 
     # Ordinary entries
 
-    def spread(self, peer: Peer, entries: list[Entry]) -> None:
-        """Entries go to all, like a batch does."""
-        if entries:
-            for other in self._others(peer):
-                if self.is_open(peer, other) and not self._is_lost():
-                    other.later(self._delay(), _merge_of(other, entries))
+    def spread(self, peer: Peer, entries: list[Entry], before: int) -> None:
+        """Own entries of a peer go to all, like a batch does: behind `before`, up to the last."""
+        for other in self._others(peer):
+            if self.is_open(peer, other) and not self._is_lost() and not self._is_behind():
+                other.later(self._delay(), _batch_of(other, entries, before))
 
     def exchange(self) -> None:
-        """Two peers sync, now and then."""
+        """Two peers sync, now and then; a session may break off, and then no number covers what it has brought."""
         one, other = self._random.choice(self._model.peers), self._random.choice(self._model.peers)
         if self.is_open(one, other):
-            one.do(_merge_of(one, list(other.disk.entries.values())))
+            entries = list(other.disk.entries.values())
+            if self._model.faults_on and self._chance.random() < self.broken:
+                some = self._chance.sample(entries, self._chance.randint(0, len(entries)))
+                one.do(partial(one.merge, some, {}))
+            else:
+                one.do(partial(one.merge, entries, dict(other.disk.heads)))
         self._model.after(self.sync_s if self._model.faults_on else 0.5, self.exchange)
 
     # Links
@@ -163,5 +176,11 @@ class Network:
         return [other for other in self._model.peers if other is not peer]
 
 
-def _merge_of(peer: Peer, entries: list[Entry]) -> Callable[[], None]:
-    return lambda: peer.merge(entries)
+def _batch_of(peer: Peer, entries: list[Entry], before: int) -> Callable[[], None]:
+    """Its entries are covered where all before them are."""
+
+    def arrive() -> None:
+        origin, last = (entries[-1].node, entries[-1].lineage), entries[-1].seq
+        peer.merge(entries, {origin: last} if peer.reached.get(origin, 0) >= before else {})
+
+    return arrive

@@ -26,7 +26,7 @@ from .trace import told_row
 if TYPE_CHECKING:
     from .model import Model
 
-Version = tuple[int, NodeId]
+Origin = tuple[NodeId, int]
 
 WALL_MS = 1_700_000_000_000
 
@@ -37,13 +37,14 @@ class Disk:
     def __init__(self) -> None:
         self.records: dict[str, dict[bytes, bytes]] = {TXN_RECORD: {}, SEAT_RECORD: {}}
         self.entries: dict[Slot, Entry] = {}
+        self.heads: dict[Origin, int] = {}
         self.run = 0
         self.high_water = 0
 
     def copy(self) -> Disk:
         other = Disk()
         other.records = {kind: dict(records) for kind, records in self.records.items()}
-        other.entries = dict(self.entries)
+        other.entries, other.heads = dict(self.entries), dict(self.heads)
         other.run, other.high_water = self.run, self.high_water
         return other
 
@@ -96,6 +97,11 @@ class Peer:
         return Voter(self.id, bytes([self.index + 1, self.losses]).rjust(STORE_ID_BYTES, b"s"))
 
     @property
+    def origin(self) -> Origin:
+        """Under which it numbers its entries: those of a store that was lost are not continued."""
+        return self.id, 1 + self.losses
+
+    @property
     def lost_store(self) -> bool:
         """Its store is another one than the first voters were named with."""
         return self.losses > 0
@@ -108,6 +114,12 @@ class Peer:
         self.boots += 1
         self.disk.run += 1
         self.overlay: dict[Slot, tuple[int, Entry]] = {}
+        self.reached = dict(self.disk.heads)
+        """What is covered of each origin once all that is staged is durable."""
+        self.covering: deque[tuple[CommitNumber, Origin, int]] = deque()
+        """What will be covered with which commit."""
+        self.said = self.disk.heads.get(self.origin, 0)
+        """Its own entries up to here were sent, or are left to sync."""
         self.staged: deque[tuple[CommitNumber, list[StoreRow]]] = deque()
         self.number = self.disowned_at = CommitNumber(0)
         self.seq = self.disk.run << 20
@@ -186,7 +198,9 @@ class Peer:
 
     def record(self, turn: Turn, slot: Slot, value: bytes | None, stamp: int) -> None:
         self.seq += 1
-        self.stage(turn, [Entry(*slot, stamp, self.id, 1, self.seq, value)])
+        self.stage(turn, [Entry(*slot, stamp, *self.origin, self.seq, value)])
+        self.reached[self.origin] = self.seq
+        self.covering.append((turn.number, self.origin, self.seq))
 
     def stage(self, turn: Turn, entries: list[Entry]) -> None:
         for entry in entries:
@@ -196,19 +210,35 @@ class Peer:
                 self.overlay[slot] = (turn.number, entry)
                 turn.stage(entry)
 
-    def merge(self, entries: list[Entry]) -> None:
-        """Ordinary entries come from a peer."""
-        self.turn(lambda turn: self.stage(turn, entries))
+    def merge(self, entries: list[Entry], heads: dict[Origin, int]) -> None:
+        """Ordinary entries come from a peer, and with the last of them all up to these heads is covered."""
 
-    def extent(self) -> list[tuple[Slot, Version]]:
-        """What it holds, in the place of numbers."""
-        staged = [entry for _, entry in self.overlay.values()]
-        newest = {**self.disk.entries, **{(entry.keyspace, entry.key): entry for entry in staged}}
-        return [(slot, entry.version) for slot, entry in sorted(newest.items())]
+        def decide(turn: Turn) -> None:
+            self.stage(turn, entries)
+            for origin, head in heads.items():
+                if head > self.reached.get(origin, 0):
+                    self.reached[origin] = head
+                    self.covering.append((turn.number if turn.rows else self.number, origin, head))
 
-    def covers(self, extent: list[tuple[Slot, Version]]) -> bool:
-        held = self.disk.entries
-        return all(slot in held and held[slot].version >= version for slot, version in extent)
+        self.turn(decide)
+        if not self.staged and not self.is_committing:
+            self._cover(self.number)
+
+    def heads(self) -> list[tuple[NodeId, int, int]]:
+        return [(*origin, head) for origin, head in sorted(self.reached.items())]
+
+    def loose(self, keyspace: int) -> list[Entry]:
+        slots = sorted(self.disk.entries.keys() | self.overlay.keys())
+        held = [entry for slot in slots if slot[0] == keyspace and (entry := self.newest(slot)) is not None]
+        return [entry for entry in held if entry.seq > self.reached.get((entry.node, entry.lineage), 0)]
+
+    def covers(self, heads: list[tuple[NodeId, int, int]]) -> bool:
+        return all(self.disk.heads.get((node, lineage), 0) >= head for node, lineage, head in heads)
+
+    def _cover(self, last: CommitNumber) -> None:
+        while self.covering and self.covering[0][0] <= last:
+            _, origin, head = self.covering.popleft()
+            self.disk.heads[origin] = max(head, self.disk.heads.get(origin, 0))
 
     # Turns
 
@@ -255,6 +285,7 @@ class Peer:
         while self.staged and self.staged[0][0] <= last:
             rows += self.staged.popleft()[1]
         self.disk.apply(rows)
+        self._cover(last)
         if self.model.is_traced:
             for row in rows:
                 self.model.note(f"{self} has on disk {told_row(row)}")
@@ -272,9 +303,10 @@ class Peer:
                 self.board.epochs.note(row.key, self.disk.entries[row.keyspace, row.key].value)
                 self.model.patience.taught()
         self.overlay = {slot: at for slot, at in self.overlay.items() if at[0] > last}
-        self.model.network.spread(
-            self, [row for row in rows if isinstance(row, Entry) and row.node == self.id]
-        )
+        own = [row for row in rows if isinstance(row, Entry) and row.node == self.id]
+        if own:
+            before, self.said = self.said, own[-1].seq
+            self.model.network.spread(self, own, before)
         self.turn(lambda turn: self.commit.committed(turn, last))
         if self.is_up:
             self._write()
@@ -284,6 +316,8 @@ class Peer:
         self.is_committing = False
         self.staged.clear()
         self.overlay.clear()
+        self.covering.clear()
+        self.reached = dict(self.disk.heads)
         self.seats.load(self.disk.records[SEAT_RECORD])
         self.turn(lambda turn: self.commit.failed(turn, list(self.disk.records[TXN_RECORD].values())))
 
