@@ -224,7 +224,10 @@ class Node:
         return self.finish(turn)
 
     def begin(self, now: Instant) -> Turn:
-        """Several events that came together are one turn: one commit, one signature for what they say alike."""
+        """Several events that came together are one turn: one commit, one signature for what they say alike.
+
+        A `PersistFailed` must be the first of its turn: it says that all that was staged before it is void.
+        """
         self.membership.wake(now.mono_s)
         return Turn(now, CommitNumber(self._staged + 1))
 

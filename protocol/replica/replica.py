@@ -406,11 +406,12 @@ class Replica:
         time was corrected backwards, those that are alive again count again.
         """
         swept_ms = self.tally.swept_ms
-        time_ms = min([time_ms, *(pending.expires_ms - 1 for pending in self._pending)])
+        under_way = [*self._pending, *filter(None, [self._current])]
+        time_ms = min([time_ms, *(pending.expires_ms - 1 for pending in under_way)])
         if time_ms > swept_ms:
             for entry in self._store.expiring(swept_ms, time_ms):
                 self.tally.expire(entry)
-        elif time_ms < swept_ms - STEP_BACK_MS and not self._pending:
+        elif time_ms < swept_ms - STEP_BACK_MS and not under_way:
             for entry in self._store.expiring(time_ms, swept_ms):
                 self.tally.revive(entry)
         else:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from hashlib import blake2b
 from itertools import count
 from random import Random
@@ -108,9 +109,8 @@ class Swarm:
         try:
             self._play()
         except (Violation, AssertionError) as broken:
-            raise Violation(
-                f"{broken}\nreplay: bin/test tests/sim/swarm --swarm-seed {self.seed}"
-            ) from broken
+            replay = f"replay: bin/test tests/sim/swarm --swarm-seed {self.seed}"
+            raise Violation(f"{broken}\n{replay}") from broken
         return self._trace.hexdigest()
 
     def _play(self) -> None:
@@ -268,21 +268,25 @@ class Swarm:
         missed, host.inbox = host.inbox, []
         if self.rng.random() < 0.5:
             missed.sort(key=lambda event: not isinstance(event, Tick))
-        for event in missed:
-            self.handle(host, event)
+        at_once = self.rng.randrange(len(missed) + 1)
+        for burst in (missed[:at_once], *([event] for event in missed[at_once:])):
+            self.handle(host, *burst)
 
-    def handle(self, host: Host, event: Event) -> None:
+    def handle(self, host: Host, *burst: Event) -> None:
+        """Let a node decide about what came at once: in one turn."""
         node = host.node
-        if node is None:
+        if node is None or not burst:
             return
         if host.is_paused:
-            host.inbox.append(event)
+            host.inbox += burst
             return
-        effects = node.handle(event, self.instant(host))
-        for effect in effects:
+        turn = node.begin(self.instant(host))
+        for event in burst:
+            node.take(turn, event)
+        for effect in node.finish(turn):
             self._perform(host, effect)
         if host.node is not None:
-            self.checks.after(host, self.now, ticked=isinstance(event, Tick))
+            self.checks.after(host, self.now, ticked=isinstance(burst[-1], Tick))
             self._plan_tick(host, node)
 
     def _plan_tick(self, host: Host, node: Node) -> None:
@@ -470,27 +474,27 @@ class Swarm:
     # Clients
 
     def client_request(self) -> None:
+        """One, or several that come at once."""
         host = self.rng.choice(list(self.hosts.values()))
-        if host.node is None:
-            return
+        if host.node is not None:
+            self.handle(host, *(self._request(host) for _ in range(self.rng.choice((1, 1, 1, 2, 5)))))
+
+    def _request(self, host: Host) -> Put | Delete:
         self.stats["asked"] += 1
         key = f"k{self.rng.randrange(self.plan.keys)}".encode()
         in_memory = self.rng.random() < 0.2
+        acknowledged = self.checks.told if in_memory else partial(self.checks.acknowledged, host)
 
         def answered(outcome: object) -> None:
             self.note("answer", host.name, type(outcome).__name__)
             if isinstance(outcome, Written):
                 self.stats["acked"] += 1
-                if in_memory:
-                    self.checks.told(outcome.entry)
-                else:
-                    self.checks.acknowledged(host, outcome.entry)
+                acknowledged(outcome.entry)
             elif not isinstance(outcome, Nothing):
                 self.stats["refused"] += 1
 
         if self.rng.random() < 0.15 and not in_memory:
-            self.handle(host, Delete(answered, "default", key))
-        else:
-            value = self.rng.randbytes(self.plan.value_bytes)
-            ttl = self.rng.choice([None, None, None, self.rng.randint(1, 20_000)])
-            self.handle(host, Put(answered, "default", key, value, ttl, in_memory=in_memory))
+            return Delete(answered, "default", key)
+        ttl = self.rng.choice([None, None, None, self.rng.randint(1, 20_000)])
+        value = self.rng.randbytes(self.plan.value_bytes)
+        return Put(answered, "default", key, value, ttl, in_memory=in_memory)

@@ -12,7 +12,7 @@ import pytest
 
 from protocol.effects import Effect
 from protocol.errors import Refused
-from protocol.inputs import Delete, Put
+from protocol.inputs import Delete, Event, Put
 from protocol.node import Node
 from protocol.replica.coverage import Coverage
 from protocol.replica.messages import Batch
@@ -35,6 +35,15 @@ class SaysAtOnce(Node):
         turn.effects += turn.held
         turn.held = []
         return super()._finish(turn)
+
+
+class AnswersInTheBurst(Node):
+    """Of what comes at once it acknowledges all but the last before anything is durable."""
+
+    def take(self, turn: Turn, event: Event) -> None:
+        turn.effects += turn.held
+        turn.held = []
+        super().take(turn, event)
 
 
 class SpeaksOfStaged(Node):
@@ -238,6 +247,7 @@ def skewed(seed: int) -> Plan:
 
 MUTANTS: list[Mutant] = [
     (SaysAtOnce, "D1", plan_of),
+    (AnswersInTheBurst, "D1", plan_of),
     (SpeaksOfStaged, "S2", plan_of),
     (CutsAtTheEnd, "S2", broken),
     (JumpsGaps, "S2", plan_of),
