@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from .common import Context, Duration, client_command
+from .common import Context, Duration, client_command, client_group
 from .output import ago, iso
+from .watching import watch
 
 TTL = click.option(
     "--ttl", type=Duration(), default="15m", metavar="15m", help="How long the ticket is good."
@@ -68,16 +69,20 @@ def leave(context: Context) -> None:
         context.output.say("leaving")
 
 
-@client_command("members")
+@client_group("members")
 @click.option("--state", metavar="S", help="Only members in this state (alive, suspect, dead, left).")
 @click.option("--tag", "tags", multiple=True, metavar="K=V", help="Only members with this tag.")
-def members(context: Context, state: str | None, tags: tuple[str, ...]) -> None:
-    """Every known member, this node first; why says what its state rests on.
+@click.pass_context
+def members(group: click.Context, context: Context, state: str | None, tags: tuple[str, ...]) -> None:
+    """Every known member, this node first; why says what its state rests on. `members watch` goes on telling.
 
     \b
     peernode members
     peernode members --state dead --json
+    peernode members watch -- ./notify.sh
     """
+    if group.invoked_subcommand is not None:
+        return
     with context.connect() as node:
         found = [m for m in node.members() if matches(m, state, tags)]
     output = context.output
@@ -157,5 +162,6 @@ def make_ticket(context: Context, ttl: int, uses: int) -> dict[str, Any]:
 
 for command in (create, list_tickets, revoke):
     ticket.add_command(command)
+members.add_command(watch)
 
 COMMANDS = {"invite": invite, "join": join, "leave": leave, "members": members, "ticket": ticket}

@@ -34,7 +34,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "invite": ("cluster", "print the command that lets a machine join"),
         "join": ("cluster", "dial more members"),
         "leave": ("cluster", "hand over, say goodbye and stop"),
-        "members": ("cluster", "who is there, and in which state"),
+        "members": ("cluster", "who is there, and in which state; watch tells of changes"),
         "ticket": ("cluster", "tickets: create, list, revoke"),
         "cluster": ("local", "several nodes on this machine, to be broken: up, kill, cut"),
     },
@@ -131,7 +131,7 @@ def run(arguments: list[str]) -> int:
         return 0
 
 
-NESTED = ("kv", "keyspace", "cache", "txn", "ticket", "cluster", "sync")
+NESTED = ("kv", "keyspace", "cache", "txn", "members", "ticket", "cluster", "sync")
 """Commands that have commands."""
 
 

@@ -292,6 +292,12 @@ class Client(Wire):
     def members(self) -> list[dict[str, Any]]:
         return list(self.call("members.list"))
 
+    def members_subscribe(self) -> Notices:
+        """Hear of every change: a `members.changed` has the `name`, `id`, `address` and `run` of a member that is
+        new, or in another `state` than before, since when (`at_ms`), and `why`. After `lagged` read the list again.
+        """
+        return Notices(self.path, "members.subscribe", {}, timeout_s=self.timeout_s)
+
     def status(self) -> dict[str, Any]:
         return dict(self.call("node.status"))
 

@@ -120,6 +120,8 @@ class Runtime:
         """Called when a dispatch or a burst is over: faces write what they gathered, in one go."""
         self.on_invalidated: list[Callable[[Invalidated], None]] = []
         """Called when another node says that something cached is stale."""
+        self.on_member_changed: list[Callable[[MemberChanged], None]] = []
+        """Called when a member is new, or in another state."""
         self.lag_ms = 0.0
         self._events: deque[Event] = deque()
         self._stages: list[Stage] = []
@@ -236,6 +238,8 @@ class Runtime:
         self.log.event(f"member.{change.state}", member=change.name, id=node, why=change.why)
         if self.faults is not None:
             self.faults.refresh()  # its address may be new
+        for hear in self.on_member_changed:
+            hear(change)
 
     def _synced(self, synced: Synced) -> None:
         self.log.event("sync.complete", peer=node_text(synced.node)[:8], rows=str(synced.rows))

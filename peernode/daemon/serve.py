@@ -33,7 +33,7 @@ from protocol.replica.settling import Identity, next_identity
 from protocol.types import CommitNumber, Instant, NodeId, node_text
 
 from ..limits import CLOSE_WAIT_S, FIRST_SYNC_S
-from ..local import cache
+from ..local import cache, members
 from ..local.api import Api
 from ..local.server import serve as serve_clients
 from ..log import Log
@@ -116,6 +116,7 @@ def start_tasks(
     if setup.local is not None:
         api = Api(runtime, setup.local_path, str(setup.folder.path), setup.listener.getsockname()[:2])
         cache.follow(api)
+        members.follow(api)
         nursery.start_soon(cache.clean_up, api)
         nursery.start_soon(serve_clients, setup.local, api, runtime.log)
     runtime.dispatch(Start(setup.seeds))

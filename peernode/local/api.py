@@ -35,6 +35,8 @@ class Api:
         """The last one, and the commit that it is as of."""
         self.cache_subscriptions: dict[Subscription, Glob | None] = {}
         """Who hears of invalidations, and of which keys; None: of all."""
+        self.member_subscriptions: dict[Subscription, None] = {}
+        """Who hears of members."""
 
     @property
     def node(self) -> Node:

@@ -16,12 +16,12 @@ from protocol.inputs import Join, Leave
 
 from ..daemon.faults import FaultsError
 from ..limits import CLOSE_WAIT_S, HANDOVER_S
-from . import cache, keyspaces, kv, locks, txn
+from . import cache, keyspaces, kv, locks, members, txn
 from .api import Api
 from .notices import Outlet
 from .params import NoParams, Params
 from .tickets import TicketCreate, TicketRevoke, create_ticket, list_tickets, revoke_ticket
-from .views import health_view, members_view, status_view, sync_view
+from .views import health_view, status_view, sync_view
 
 Answer = Callable[[object], None]
 
@@ -40,10 +40,6 @@ def node_status(api: Api, _: NoParams, answer: Answer) -> None:
 
 def node_health(api: Api, _: NoParams, answer: Answer) -> None:
     answer(health_view(api))
-
-
-def members_list(api: Api, _: NoParams, answer: Answer) -> None:
-    answer(members_view(api))
 
 
 def sync_status(api: Api, _: NoParams, answer: Answer) -> None:
@@ -94,7 +90,8 @@ METHODS: dict[str, Method | Subscribing] = {
     "api.info": Method(NoParams, api_info),
     "node.status": Method(NoParams, node_status),
     "node.health": Method(NoParams, node_health),
-    "members.list": Method(NoParams, members_list),
+    "members.list": Method(NoParams, members.list_all),
+    "members.subscribe": Subscribing(NoParams, members.subscribe),
     "kv.put": Method(kv.KvPut, kv.put),
     "kv.get": Method(kv.KvGet, kv.get),
     "kv.delete": Method(kv.KvDelete, kv.delete),
