@@ -252,3 +252,13 @@ def test_a_broken_session_does_not_go_on_behind_what_it_held_back() -> None:
     assert isinstance(again, Pull)
     assert again.floor is not None
     assert again.floor.heads == [(B.node_id, LINEAGE, 1)]
+
+
+def test_a_pull_tells_of_the_peer_what_is_only_staged() -> None:
+    """Its author has it durably, or had it: one that was restored must not give that number to something else."""
+    rig = linked(B)
+    rig.receive(B, B.says(Batch(LINEAGE, 1, 3, [Row(3, 1, b"k", 5, b"v")])))
+    rig.lose(B)
+    (told,) = pulls(rig.link(B))
+    assert isinstance(told, Pull)
+    assert (told.vector, told.known) == ([], [(LINEAGE, 3)])
