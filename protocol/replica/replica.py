@@ -138,10 +138,10 @@ class Replica:
         return self.me[1]
 
     def tops_of(self, node: NodeId) -> list[tuple[int, int]]:
-        """(lineage, seq): the highest that is held or covered of each lineage of a node."""
+        """(lineage, seq): the highest that is stored of each lineage of a node, or covered, be it only staged."""
         return [
             (origin[1], max(coverage.top, self._store.top(origin)))
-            for origin, coverage in sorted(self.durable.items())
+            for origin, coverage in sorted(self.reached.items())
             if origin[0] == node
         ]
 

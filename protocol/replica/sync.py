@@ -259,8 +259,8 @@ class Sync:
         self.last_sync_ms[pulling.node] = turn.now.wall_ms
 
     def _remember(self, turn: Turn, pulling: Pulling, chunk: Chunk) -> None:
-        """Store, with the rows, how far this walk has come."""
-        if chunk.position is None or pulling.above:
+        """Store, with the rows, how far this walk has come: not past what was held back, that has to come again."""
+        if chunk.position is None or pulling.above or pulling.held_back:
             return
         node, lineage, seq = chunk.position
         position = (NodeId(node), lineage)

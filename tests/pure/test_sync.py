@@ -234,3 +234,31 @@ def test_a_session_that_brings_the_future_covers_nothing() -> None:
     rig.receive(B, last(B, 3, group, cut=cut))
     rig.commit()
     assert rig.node.replica.vector == {(B.node_id, LINEAGE): 2, (C.node_id, 1): 9}
+
+
+def test_a_broken_session_does_not_go_on_behind_what_it_held_back() -> None:
+    """It begins where it stood before: its end would cover the held entry, whose time may have come by then."""
+    rig = linked(B)
+    hlc = (EPOCH_MS + int(rig.now_s * 1000) + AHEAD_MAX_MS + 1500) << COUNTER_BITS
+    future = Group(B.node_id, LINEAGE, [Row(2, 1, b"l", hlc, b"future")])
+    cut = [(B.node_id, LINEAGE, 9)]
+    rig.receive(B, beat(B, *cut))
+    assert pulls(rig.wait(0.6)) == [pull(2)]
+    rig.receive(B, B.says(Chunk(2, 0, LINEAGE, [GROUP], cut, (B.node_id, LINEAGE, 1), False)))
+    rig.commit()
+    rig.receive(B, B.says(Chunk(2, 1, LINEAGE, [future], None, (B.node_id, LINEAGE, 5), False)))
+    rig.commit()
+    ((again, *_),) = [pulls(rig.wait(6.0))]
+    assert isinstance(again, Pull)
+    assert again.floor is not None
+    assert again.floor.heads == [(B.node_id, LINEAGE, 1)]
+
+
+def test_a_pull_tells_of_the_peer_what_is_only_staged() -> None:
+    """Its author has it durably, or had it: one that was restored must not give that number to something else."""
+    rig = linked(B)
+    rig.receive(B, B.says(Batch(LINEAGE, 1, 3, [Row(3, 1, b"k", 5, b"v")])))
+    rig.lose(B)
+    (told,) = pulls(rig.link(B))
+    assert isinstance(told, Pull)
+    assert (told.vector, told.known) == ([], [(LINEAGE, 3)])
