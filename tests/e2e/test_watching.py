@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from peernode.client import Client
 from peernode.client.sync import Notices
 
 from ..waiting import wait_until
@@ -42,6 +43,10 @@ def watching(daemons: Daemons, *options: str) -> Iterator[tuple[Path, subprocess
             process.wait()
 
 
+def member_b(client: Client) -> dict[str, Any]:
+    return next(member for member in client.members() if member["name"] == "b")
+
+
 def heard_until(notices: Notices, state: str) -> list[dict[str, Any]]:
     """What a subscriber hears up to that."""
     heard: list[dict[str, Any]] = []
@@ -62,6 +67,9 @@ def test_a_subscriber_hears_of_joining_dying_and_leaving(daemons: Daemons) -> No
     with a.connect() as client, client.members_subscribe() as notices:
         b = daemons("b").start("--seed", a.address)
         heard = heard_until(notices, "alive")
+        wait_until(
+            lambda: member_b(client)["reached"], what="a to have seen that b's address takes connections"
+        )
         b.kill()
         heard += heard_until(notices, "dead")
         b.start()
@@ -73,7 +81,7 @@ def test_a_subscriber_hears_of_joining_dying_and_leaving(daemons: Daemons) -> No
         assert {(params["name"], params["address"]) for params in heard} == {("b", b.address)}
         assert "refuses connections" in heard[1]["why"]
         assert heard[0]["run"] == heard[1]["run"] < heard[2]["run"]
-        now = next(member for member in client.members() if member["name"] == "b")
+        now = member_b(client)
         assert (now["id"], now["since_ms"], now["why"]) == tuple(
             heard[3][key] for key in ("id", "at_ms", "why")
         )
