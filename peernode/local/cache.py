@@ -16,7 +16,6 @@ from protocol.types import NodeId
 
 from ..cache import Cached
 from ..limits import (
-    CLIENT_SUBSCRIPTIONS_MAX,
     TTL_CACHE_DEFAULT_TTL_MS,
     TTL_CACHE_SWEEP_S,
 )
@@ -129,8 +128,8 @@ def subscribe(api: Api, params: CacheSubscribe, answer: Answer, outlet: Outlet) 
         answer(refusal)
         return
     subscription = outlet.subscribe()
-    if subscription is None:
-        answer(Refused("overloaded", f"{CLIENT_SUBSCRIPTIONS_MAX} subscriptions are open on this connection"))
+    if isinstance(subscription, Refused):
+        answer(subscription)
         return
     api.cache_subscriptions[subscription] = None if params.pattern is None else Glob(params.pattern)
     subscription.on_close = lambda: api.cache_subscriptions.pop(subscription)

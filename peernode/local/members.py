@@ -8,7 +8,6 @@ from protocol.effects import MemberChanged
 from protocol.errors import Refused
 from protocol.types import node_text
 
-from ..limits import CLIENT_SUBSCRIPTIONS_MAX
 from .api import Api
 from .notices import Outlet
 from .params import NoParams
@@ -24,8 +23,8 @@ def list_all(api: Api, _: NoParams, answer: Answer) -> None:
 def subscribe(api: Api, _: NoParams, answer: Answer, outlet: Outlet) -> None:
     """The client hears `members.changed` for each member that is new, or in another state than before."""
     subscription = outlet.subscribe()
-    if subscription is None:
-        answer(Refused("overloaded", f"{CLIENT_SUBSCRIPTIONS_MAX} subscriptions are open on this connection"))
+    if isinstance(subscription, Refused):
+        answer(subscription)
         return
     api.member_subscriptions[subscription] = None
     subscription.on_close = lambda: api.member_subscriptions.pop(subscription)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from protocol.errors import Refused
+
 from ..limits import CLIENT_SUBSCRIPTIONS_MAX
 
 Send = Callable[[str, dict[str, object]], bool]
@@ -42,10 +44,11 @@ class Outlet:
         self._send = send
         self._open: list[Subscription] = []
 
-    def subscribe(self) -> Subscription | None:
-        """A new subscription, numbered within the connection; None when there are too many."""
+    def subscribe(self) -> Subscription | Refused:
+        """A new subscription, numbered within the connection, unless there are too many."""
         if len(self._open) >= CLIENT_SUBSCRIPTIONS_MAX:
-            return None
+            text = f"{CLIENT_SUBSCRIPTIONS_MAX} subscriptions are open on this connection"
+            return Refused("overloaded", text)
         self._open.append(Subscription(len(self._open) + 1, self._send))
         return self._open[-1]
 

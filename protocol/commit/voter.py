@@ -139,8 +139,8 @@ class Voter:
         if record is not None and record.header != step.header:
             return  # its sender contradicts itself
         is_full = record is None and len(self.records) >= TXN_RECORDS_MAX
+        # Without all who vote nobody could finish it from here.
         may_hang = not all(map(self._electorate.voters, step.header.shards))
-        """Without all who vote nobody can finish it from here."""
         for index in range(len(step.header.shards)):
             if is_full or may_hang or not self._electorate.is_voter(step.header.shards[index]):
                 self._post.send(sender, Abstain(step.header.txid, index))

@@ -153,9 +153,9 @@ def test_a_voter_abstains_where_it_does_not_know_who_else_votes() -> None:
     assert told(effects, Vote) == []
 
 
-def in_doubt(rig: Rig, *shards: tuple[int, int]) -> Header:
+def in_doubt(rig: Rig) -> Header:
     """B has asked this voter to prepare, and died."""
-    header = Header(TxnId(B.node_id, B.run, 1), STAMP, None, list(shards) or [(BANK.id, 1)])
+    header = Header(TxnId(B.node_id, B.run, 1), STAMP, None, [(BANK.id, 1)])
     hear(rig, B, Prepare(header, [[Op(b"k", 0, True, b"v")]]))
     return header
 
